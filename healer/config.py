@@ -1,0 +1,230 @@
+"""config.yaml: parsed once into frozen, typed settings; each part of the daemon gets its own small section."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from healer.documents import read_document
+from healer.domain.verdict import Mode
+from healer.errors import InvalidDocument, Problem
+from healer.schema import Duration, Section, validated
+from healer.telemetry.identity import NODE_LABELS, TopologyRules
+
+class Secret(Section):
+    """Where a secret is: `{file: PATH}` or `{env: NAME}`. The value itself is never in the configuration."""
+
+    file: Path | None = None
+    env: str | None = None
+
+    def model_post_init(self, _context: object) -> None:
+        if (self.file is None) == (self.env is None):
+            raise ValueError("a secret is either {file: PATH} or {env: NAME}")
+
+    def read(self, key: str) -> str:
+        """The secret's value. Raises InvalidDocument naming the key when it is not there."""
+        if self.file is not None:
+            where = f"the file {self.file}"
+            value = self.file.read_text(encoding="utf-8").strip() if self.file.is_file() else ""
+        else:
+            where = f"the environment variable {self.env}"
+            value = os.environ.get(str(self.env), "")
+        if not value:
+            raise InvalidDocument(Problem("config.yaml", 0, key, f"{where} is empty or missing", "put the secret there"))
+        return value
+
+
+class PrometheusSettings(Section):
+    url: str = "http://localhost:9090"
+    headers: dict[str, str | Secret] = Field(default_factory=dict)
+    tenant: str | None = None
+    query: dict[str, str] = Field(default_factory=dict)
+    timeout: Duration = timedelta(seconds=10)
+
+
+class ScrapeSettings(Section):
+    targets: tuple[str, ...] = ()
+    discovery: str | None = None
+    timeout: Duration = timedelta(seconds=5)
+
+
+class TelemetrySettings(Section):
+    source: Literal["prometheus", "scrape", "simulator"] = "prometheus"
+    interval: Duration = timedelta(seconds=30)
+    max_age: Duration = timedelta(seconds=90)
+    window: Duration = timedelta(minutes=10)
+    prometheus: PrometheusSettings = PrometheusSettings()
+    scrape: ScrapeSettings = ScrapeSettings()
+
+
+class TopologySettings(Section):
+    source: Literal["labels"] = "labels"
+    node_labels: tuple[str, ...] = NODE_LABELS
+    rack_label: str = "rack"
+    job_labels: tuple[str, ...] = ("hpc_job", "job_name")
+    rack_power: str = "rack_power_watts"
+    rack_budget_watts: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+
+    def rules(self) -> TopologyRules:
+        return TopologyRules(
+            node_labels=self.node_labels,
+            rack_label=self.rack_label,
+            job_labels=self.job_labels,
+            rack_power=self.rack_power,
+            rack_budget_w=self.rack_budget_watts,
+        )
+
+
+class ContentSettings(Section):
+    """A folder of content, and overrides of its parts' own settings by part name."""
+
+    path: Path
+    settings: dict[str, dict[str, bool | int | float | str]] = Field(default_factory=dict)
+    disabled: tuple[str, ...] = ()
+
+
+class BudgetSettings(Section):
+    """How many nodes of a scope may be out of service at once, whoever took them out.
+
+    The smaller of `max_nodes` and `max_percent` (rounded down) holds, but at least `at_least` nodes are allowed.
+    """
+
+    max_nodes: Annotated[int, Field(ge=0)] = 10
+    max_percent: Annotated[float, Field(ge=0, le=100)] = 10.0
+    at_least: Annotated[int, Field(ge=0)] = 1
+
+
+class BudgetsSettings(Section):
+    fleet: BudgetSettings = BudgetSettings()
+    rack: BudgetSettings = BudgetSettings(max_nodes=2, max_percent=25.0)
+
+
+class SlackSettings(Section):
+    """A bot token with a channel, or an incoming webhook (whose messages cannot be updated afterwards)."""
+
+    bot_token: Secret | None = None
+    channel: str | None = None
+    webhook_url: Secret | None = None
+    signing_secret: Secret | None = None
+    api_url: str = "https://slack.com/api/"
+
+    def model_post_init(self, _context: object) -> None:
+        if (self.bot_token is None) == (self.webhook_url is None):
+            raise ValueError("set either bot_token (with channel) or webhook_url")
+        if self.bot_token is not None and not self.channel:
+            raise ValueError("bot_token needs a channel to post to")
+        if self.signing_secret is None:
+            raise ValueError("signing_secret is needed: without it no click can be trusted")
+
+
+class ApprovalSettings(Section):
+    """Who may answer, by the id that their channel authenticates: `slack:U024BE7LH` or `token:alice`.
+
+    Nobody is listed by default, and then nobody may: an empty list never means everyone.
+    """
+
+    approvers: tuple[Annotated[str, Field(pattern=r"^(slack|token|local):\S+$")], ...] = ()
+    slack: SlackSettings | None = None
+
+
+class KubernetesSettings(Section):
+    kubeconfig: Path | None = None
+    context: str | None = None
+    node_selector: str = ""
+    rack_label: str | None = None
+    timeout: Duration = timedelta(seconds=10)
+
+
+class ClusterSettings(Section):
+    kind: Literal["none", "simulated", "kubernetes"] = "none"
+    kubernetes: KubernetesSettings = KubernetesSettings()
+
+
+class PowerSettings(Section):
+    """How power limits are set: through the node agents.
+
+    Attributes:
+        agent_url: with `{node}` in it, for example http://{node}:9422/power.
+        floor_watts: no cap goes below this, whatever the device allows.
+    """
+
+    agent_url: str | None = None
+    token: Secret | None = None
+    floor_watts: Annotated[float, Field(gt=0)] = 300.0
+    timeout: Duration = timedelta(seconds=5)
+
+    def model_post_init(self, _context: object) -> None:
+        if self.agent_url is not None and "{node}" not in self.agent_url:
+            raise ValueError("agent_url must contain {node}")
+
+
+class StateSettings(Section):
+    url: str = "sqlite:///healer.db"
+
+
+class TokenSettings(Section):
+    name: str
+    role: Literal["viewer", "approver", "admin"]
+    token: Secret
+
+
+class HttpSettings(Section):
+    """Attributes:
+    auth: `none` is only accepted on a loopback address.
+    """
+
+    listen: Annotated[str, Field(pattern=r"^.+:\d+$")] = "127.0.0.1:8470"
+    auth: Literal["token", "none"] = "token"
+    tokens: tuple[TokenSettings, ...] = ()
+
+    def model_post_init(self, _context: object) -> None:
+        if self.auth == "none" and not is_loopback(self.host):
+            raise ValueError(f"auth: none is only allowed on a loopback address, not on {self.host}")
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+
+class Config(Section):
+    mode: Mode = Mode.OBSERVE
+    telemetry: TelemetrySettings = TelemetrySettings()
+    topology: TopologySettings = TopologySettings()
+    detectors: ContentSettings = ContentSettings(path=Path("detectors"))
+    models: ContentSettings = ContentSettings(path=Path("models"))
+    playbooks: ContentSettings = ContentSettings(path=Path("playbooks"))
+    budgets: BudgetsSettings = BudgetsSettings()
+    approvals: ApprovalSettings = ApprovalSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    power: PowerSettings = PowerSettings()
+    state: StateSettings = StateSettings()
+    http: HttpSettings = HttpSettings()
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def load_config(path: Path) -> Config:
+    """Read and check config.yaml; relative content paths are relative to the file. Raises InvalidDocument."""
+    config = validated(read_document(path), Config)
+    base = path.resolve().parent
+    absolute = {
+        name: section.model_copy(update={"path": base / section.path})
+        for name, section in (("detectors", config.detectors), ("models", config.models), ("playbooks", config.playbooks))
+    }
+    return config.model_copy(update=absolute)
+
+

@@ -1,0 +1,113 @@
+"""Finding: what a detector concludes about one component, and what it could say about all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum, StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from healer.domain.component import Component, ComponentKind
+
+
+class FailureMode(StrEnum):
+    """The stable key that selects a playbook. Modes that no detector finds yet are added with their detector."""
+
+    GPU_UNCORRECTABLE_ECC = "GpuUncorrectableEcc"
+    GPU_ANOMALY = "GpuAnomaly"
+    RACK_POWER_OVER_BUDGET = "RackPowerOverBudget"
+
+
+class Health(IntEnum):
+    """Ordered by how bad it is, so that the worse of two is their maximum; UNKNOWN is outside of the order.
+
+    An integer because detectors hold one per component in an int8 array.
+    """
+
+    UNKNOWN = -1
+    HEALTHY = 0
+    DEGRADED = 1
+    FAILED = 2
+
+
+class Basis(StrEnum):
+    """What a finding rests on. A plan that rests on a learnt score alone may not drain (design, safety rule 11)."""
+
+    RULE = "rule"
+    LEARNT = "learnt"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One series that convinced the detector."""
+
+    signal: str
+    value: float
+    unit: str
+    at: datetime
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Attributes:
+    score: 0 to 1, how sure the detector is; 1 for a rule that the data meets outright.
+    reason: one sentence for the person who has to decide, with the figures.
+    """
+
+    failure_mode: FailureMode
+    component: Component
+    health: Health
+    score: float
+    reason: str
+    basis: Basis = Basis.RULE
+    evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{self.failure_mode}@{self.component.key}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """What one detector could say of every component of one kind, on one failure mode.
+
+    Attributes:
+        health: (n_components,) int8 of Health, in the row order of the frame's axis of that kind.
+    """
+
+    failure_mode: FailureMode
+    kind: ComponentKind
+    health: NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """One detector's, or all detectors', conclusions on one frame.
+
+    Without its judgement a missing finding would be ambiguous: observed healthy, or not observed at all.
+    """
+
+    found: tuple[Finding, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
+
+    def __add__(self, other: Findings) -> Findings:
+        return Findings(self.found + other.found, self.judgements + other.judgements)
+
+    def health_of(self, mode: FailureMode, row: int | None) -> Health:
+        """The health that was observed for the component at `row`; UNKNOWN if nobody judged it."""
+        if row is None:
+            return Health.UNKNOWN
+        verdicts = [int(j.health[row]) for j in self.judgements if j.failure_mode is mode]
+        return Health(max(verdicts, default=-1))
+
+    def counts(self) -> Mapping[tuple[FailureMode, Health], int]:
+        """How many components each mode judged how: for metrics and the console."""
+        return {
+            (judgement.failure_mode, health): int(np.count_nonzero(judgement.health == health))
+            for judgement in self.judgements
+            for health in Health
+        }

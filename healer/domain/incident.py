@@ -1,0 +1,94 @@
+"""Incident: correlated findings with one life."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from healer.domain.component import Component
+from healer.domain.finding import Basis, Evidence, FailureMode, Finding, Health
+from healer.domain.plan import Plan
+from healer.domain.verdict import Verdict
+
+
+class IncidentState(StrEnum):
+    OPEN = "open"
+    AWAITING_APPROVAL = "awaiting_approval"
+    REMEDIATING = "remediating"
+    VERIFYING = "verifying"
+    RESOLVED = "resolved"
+    ESCALATED = "escalated"
+
+    @property
+    def ended(self) -> bool:
+        return self in {IncidentState.RESOLVED, IncidentState.ESCALATED}
+
+
+class Severity(StrEnum):
+    CRITICAL = "critical"
+    WARNING = "warning"
+
+    @classmethod
+    def of(cls, health: Health) -> Severity:
+        return cls.CRITICAL if health is Health.FAILED else cls.WARNING
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Attributes:
+    seen_at: when the finding was last observed.
+    healthy_since: when the component was first observed healthy again, None while it is not, or while it is unknown.
+    persists: the finding has been there ever since the incident ended: the same fault, not a new one.
+    story: one line on where it stands, for the person who opens it.
+    """
+
+    id: str
+    failure_mode: FailureMode
+    component: Component
+    state: IncidentState
+    health: Health
+    score: float
+    basis: Basis
+    reasons: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+    opened_at: datetime
+    seen_at: datetime
+    changed_at: datetime
+    healthy_since: datetime | None = None
+    resolved_at: datetime | None = None
+    persists: bool = True
+    plan: Plan | None = None
+    verdict: Verdict | None = None
+    approval_id: str | None = None
+    run_id: str | None = None
+    story: str = ""
+
+    @classmethod
+    def opened(cls, finding: Finding, at: datetime) -> Incident:
+        """The id is derived, so that replaying the same history gives the same ids."""
+        fingerprint = hashlib.sha256(f"{finding.key}@{at.isoformat()}".encode()).hexdigest()
+        return cls(
+            id=f"inc-{fingerprint[:10]}",
+            failure_mode=finding.failure_mode,
+            component=finding.component,
+            state=IncidentState.OPEN,
+            health=finding.health,
+            score=finding.score,
+            basis=finding.basis,
+            reasons=(finding.reason,),
+            evidence=finding.evidence,
+            opened_at=at,
+            seen_at=at,
+            changed_at=at,
+            story="found",
+        )
+
+    @property
+    def key(self) -> str:
+        return f"{self.failure_mode}@{self.component.key}"
+
+    @property
+    def severity(self) -> Severity:
+        return Severity.of(self.health)

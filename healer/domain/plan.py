@@ -1,0 +1,89 @@
+"""Plan: a playbook bound to a target, with its effects spelled out. What a person approves is the digest of those effects."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from healer.domain.component import Component
+from healer.domain.playbook import ResolvesWhen, Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """One change of the world.
+
+    Attributes:
+        verb: what is done: "cordon", "evict", "cap".
+        target: to what, by a name that does not churn: a pod is named by its controller.
+        detail: for the reader: the pods of the moment, the watts. Not part of the digest.
+        takes_out: the node that leaves service by it; budgets count these.
+    """
+
+    verb: str
+    target: str
+    detail: str = ""
+    takes_out: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.target}" + (f" ({self.detail})" if self.detail else "")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    id: str
+    use: str
+    arguments: Mapping[str, Scalar]
+    timeout: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Attributes:
+    effects: empty when the world already is as the playbook would leave it.
+    impediments: what already stands in the way (a spent disruption budget, an unmanaged pod): for the approver.
+    budget: one line on what the plan takes from which disruption budget.
+    """
+
+    incident_id: str
+    playbook: str
+    playbook_digest: str
+    target: Component
+    effects: tuple[Effect, ...]
+    steps: tuple[PlannedStep, ...]
+    needs_approval: bool
+    approval_expires_after: timedelta
+    deadline: timedelta
+    resolves_when: ResolvesWhen
+    impediments: tuple[str, ...] = ()
+    budget: str = ""
+    reason: str = ""
+    score_notes: tuple[str, ...] = field(default=())
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the playbook's text, the target and the effects' stable names, order-free."""
+        stable = {
+            "playbook": self.playbook_digest,
+            "target": self.target.key,
+            "effects": sorted([effect.verb, effect.target] for effect in self.effects),
+        }
+        return hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def takes_out(self) -> frozenset[str]:
+        return frozenset(effect.takes_out for effect in self.effects if effect.takes_out is not None)
+
+    def exceeds(self, approved: Plan) -> tuple[Effect, ...]:
+        """The effects of this plan that `approved` did not show to the approver.
+
+        Fewer effects than approved are within the approval: a pod that ended by itself must not void it. Another
+        text of the playbook, or another target, exceeds it as a whole.
+        """
+        if self.playbook_digest != approved.playbook_digest or self.target.key != approved.target.key:
+            return self.effects
+        shown = {(effect.verb, effect.target) for effect in approved.effects}
+        return tuple(effect for effect in self.effects if (effect.verb, effect.target) not in shown)

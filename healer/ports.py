@@ -1,0 +1,209 @@
+"""The few protocols that the shell implements. One adapter, one outside system.
+
+All of them raise `healer.errors.Unavailable` when the outside system did not answer or answered nonsense, and
+`healer.errors.Rejected` when it said no. None of them ever returns an empty answer for a failed question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from healer.domain.approval import Approval, Person
+from healer.domain.fleet import GpuPower, Node, Workload
+from healer.domain.incident import Incident
+from healer.domain.reading import Reading
+from healer.domain.run import EffectRecord, Run
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """The time, aware, UTC."""
+        ...
+
+
+class TelemetrySource(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def read(self, at: datetime) -> Reading:
+        """The newest sample of every series, as of `at`."""
+        ...
+
+
+class TelemetryHistory(Protocol):
+    def replay(self, start: datetime, end: datetime, step: timedelta) -> Iterator[Reading]:
+        """One reading per step, oldest first, each as `read` would have returned it at that time."""
+        ...
+
+
+class EvictionAnswer(StrEnum):
+    ACCEPTED = "accepted"  # it was asked to go; it has not gone yet
+    BLOCKED = "blocked"  # a disruption budget said not now
+    GONE = "gone"  # it was no longer there
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    answer: EvictionAnswer
+    detail: str = ""
+    retry_after: timedelta = timedelta(seconds=5)
+
+
+class Cluster(Protocol):
+    """The scheduler."""
+
+    def nodes(self) -> tuple[Node, ...]: ...
+
+    def node(self, name: str) -> Node:
+        """Raises NotFound."""
+        ...
+
+    def workloads(self, node: str) -> tuple[Workload, ...]:
+        """Everything on the node, finished and system workloads included, each with what a drain would do with it."""
+        ...
+
+    def cordon(self, node: str, *, by: str, reason: str) -> None:
+        """Keep new work away, and record `by` (a run's id) as the owner of the cordon. Idempotent for one owner.
+
+        Raises Conflict if somebody else cordoned it.
+        """
+        ...
+
+    def uncordon(self, node: str, *, by: str) -> None:
+        """Undo the cordon of `by`. Raises Conflict if the cordon is not, or no longer, `by`'s."""
+        ...
+
+    def evict(self, workload: Workload, *, grace: timedelta | None) -> Eviction:
+        """Ask exactly this workload (its uid is a precondition) to go. `grace` None keeps the workload's own."""
+        ...
+
+
+class PowerControl(Protocol):
+    """The node agents' power limits."""
+
+    def limits(self, node: str) -> tuple[GpuPower, ...]: ...
+
+    def set_limits(self, node: str, limits_w: Mapping[int, float], *, ttl: timedelta, fallback_w: float) -> None:
+        """Set limits by GPU index, all or none. Unless renewed within `ttl` the agent falls back to `fallback_w`."""
+        ...
+
+    def restore(self, node: str, gpus: Sequence[int]) -> None:
+        """Put the device's default limits back."""
+        ...
+
+
+class ApprovalChannel(Protocol):
+    """Where on-call is asked. The channel only carries the question; authority stays with the journal."""
+
+    def ask(self, approval: Approval, incident: Incident) -> str:
+        """Put the question; return the channel's name of the message, or "" if it cannot be updated later."""
+        ...
+
+    def close(self, approval: Approval, incident: Incident) -> None:
+        """Show the answer in place of the question."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One line of the hash-chained audit log.
+
+    Attributes:
+        actor: "healer", or the person's id.
+        subject: the id of the incident, approval or run, or the name of the component.
+        detail: JSON object text.
+        previous, digest: hex sha256; digest covers every other field.
+    """
+
+    number: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    reason: str
+    detail: str
+    previous: str
+    digest: str
+
+
+class Transaction(Protocol):
+    """Writes that happen together or not at all, in the name of the leader that opened it."""
+
+    def save_incident(self, incident: Incident) -> None: ...
+
+    def add_approval(self, approval: Approval) -> None: ...
+
+    def save_approval(self, approval: Approval) -> None: ...
+
+    def add_run(self, run: Run, leases: Sequence[str]) -> None:
+        """Start a run and take its leases (component keys); raises Conflict if another run holds one."""
+        ...
+
+    def save_run(self, run: Run) -> None:
+        """A run that has ended gives its leases back."""
+        ...
+
+    def save_effect(self, effect: EffectRecord) -> None: ...
+
+    def audit(
+        self, at: datetime, actor: str, action: str, subject: str, *, reason: str = "", detail: Mapping[str, object] = {}
+    ) -> None: ...
+
+
+class Journal(Protocol):
+    """What must survive the process. Every read is of committed state."""
+
+    def lead(self, holder: str, now: datetime, ttl: timedelta) -> int:
+        """Become, or stay, the leader; returns the epoch. Raises Conflict while another process leads."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Raises Fenced at its start and at its commit if another process leads meanwhile."""
+        ...
+
+    def incidents(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Incident, ...]:
+        """Newest first. `open_only`: those that have not ended, and those whose finding still persists."""
+        ...
+
+    def incident(self, incident_id: str) -> Incident:
+        """Raises NotFound."""
+        ...
+
+    def approvals(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Approval, ...]:
+        """Newest first. `open_only`: pending, or not yet shown as closed in the channel."""
+        ...
+
+    def approval(self, approval_id: str) -> Approval:
+        """Raises NotFound."""
+        ...
+
+    def decide(self, approval_id: str, person: Person, now: datetime, *, approve: bool, reason: str) -> Approval:
+        """Answer a pending approval, once, with its audit line. Raises NotFound; Conflict if answered or expired."""
+        ...
+
+    def runs(self, *, active_only: bool = False, limit: int = 1000) -> tuple[Run, ...]: ...
+
+    def run(self, run_id: str) -> Run:
+        """Raises NotFound."""
+        ...
+
+    def request_cancel(self, run_id: str, person: Person, now: datetime, reason: str) -> Run:
+        """Ask a running run to undo what it did. Raises NotFound, Conflict if it has ended."""
+        ...
+
+    def effects(self, run_id: str) -> tuple[EffectRecord, ...]:
+        """In the order of their intents."""
+        ...
+
+    def leases(self) -> Mapping[str, str]:
+        """Component key -> the run that holds it."""
+        ...
+
+    def audit_log(self, *, after: int = 0, limit: int = 1000) -> tuple[AuditEntry, ...]:
+        """Oldest first."""
+        ...

@@ -1,0 +1,99 @@
+"""What the typed documents share: durations as people write them, strict sections, and errors that name file, line and key."""
+
+from __future__ import annotations
+
+import re
+import typing
+from datetime import timedelta
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic_core import ErrorDetails
+
+from healer.documents import Document, KeyPath, nearest
+from healer.errors import InvalidDocument, Problem
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(text: object) -> timedelta:
+    """'30s', '5m', '1h30m' as a timedelta. Raises ValueError with what is expected."""
+    if isinstance(text, timedelta):
+        return text
+    parts = _DURATION.findall(text) if isinstance(text, str) else []
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{text!r} is not a duration; write it like 30s, 5m or 1h30m")
+    return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+
+
+def format_duration(span: timedelta) -> str:
+    """A timedelta as '1h30m', the way config.yaml writes it."""
+    left, text = span.total_seconds(), ""
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, _SECONDS[unit])
+        text += f"{int(count)}{unit}" if count else ""
+    return text or f"{round(span.total_seconds() * 1000)}ms"
+
+
+def _positive(span: timedelta) -> timedelta:
+    if span <= timedelta(0):
+        raise ValueError("must be longer than zero")
+    return span
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    AfterValidator(_positive),
+    PlainSerializer(format_duration),
+]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def validated(document: Document, model: type[_Model]) -> _Model:
+    """The document as a `model`. Raises InvalidDocument with every problem in it, each on its line."""
+    try:
+        return model.model_validate({} if document.content is None else document.content)
+    except ValidationError as error:
+        raise InvalidDocument(*(_problem(document, detail, model) for detail in error.errors())) from None
+
+
+def _problem(document: Document, detail: ErrorDetails, model: type[BaseModel]) -> Problem:
+    # The location of an error inside a union also names the members that were tried: those are not keys.
+    path: KeyPath = ()
+    for part in detail["loc"]:
+        if (*path, part) in document.lines:
+            path = (*path, part)
+    match detail["type"]:
+        case "extra_forbidden":
+            known = _fields_at(model, path[:-1])
+            return document.problem(path, "unknown key", nearest(str(path[-1]), known) or f"known: {', '.join(known)}")
+        case "missing":
+            return document.problem((*path, detail["loc"][-1]), "is missing")
+        case "value_error":
+            return document.problem(path, str(detail["ctx"]["error"]))
+        case _:
+            text = detail["msg"][0].lower() + detail["msg"][1:]
+            return document.problem(path, f"{text}, not {detail['input']!r}")
+
+
+def _fields_at(model: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
+    """The keys that are known at `path` below `model`."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        below = () if field is None else _models_in(field.annotation)
+        model = below[0] if below else model
+    return tuple(model.model_fields)
+
+
+def _models_in(annotation: Any) -> tuple[type[BaseModel], ...]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return (annotation,)
+    return tuple(model for part in typing.get_args(annotation) for model in _models_in(part))
