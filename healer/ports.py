@@ -151,7 +151,14 @@ class Transaction(Protocol):
     def save_effect(self, effect: EffectRecord) -> None: ...
 
     def audit(
-        self, at: datetime, actor: str, action: str, subject: str, *, reason: str = "", detail: Mapping[str, object] = {}
+        self,
+        at: datetime,
+        actor: str,
+        action: str,
+        subject: str,
+        *,
+        reason: str = "",
+        detail: Mapping[str, object] | None = None,
     ) -> None: ...
 
 

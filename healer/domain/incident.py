@@ -38,7 +38,6 @@ class Severity(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Incident:
     """Attributes:
-    seen_at: when the finding was last observed.
     healthy_since: when the component was first observed healthy again, None while it is not, or while it is unknown.
     persists: the finding has been there ever since the incident ended: the same fault, not a new one.
     story: one line on where it stands, for the person who opens it.
@@ -54,7 +53,6 @@ class Incident:
     reasons: tuple[str, ...]
     evidence: tuple[Evidence, ...]
     opened_at: datetime
-    seen_at: datetime
     changed_at: datetime
     healthy_since: datetime | None = None
     resolved_at: datetime | None = None
@@ -80,7 +78,6 @@ class Incident:
             reasons=(finding.reason,),
             evidence=finding.evidence,
             opened_at=at,
-            seen_at=at,
             changed_at=at,
             story="found",
         )

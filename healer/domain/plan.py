@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from healer.domain.component import Component
-from healer.domain.playbook import ResolvesWhen, Scalar
+from healer.domain.playbook import OnFailure, ResolvesWhen, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class PlannedStep:
     use: str
     arguments: Mapping[str, Scalar]
     timeout: timedelta
+    on_failure: OnFailure = OnFailure.UNDO
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,6 @@ class Plan:
     impediments: tuple[str, ...] = ()
     budget: str = ""
     reason: str = ""
-    score_notes: tuple[str, ...] = field(default=())
 
     @property
     def digest(self) -> str:

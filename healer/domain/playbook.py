@@ -35,6 +35,13 @@ class ResolvesWhen(StrEnum):
     HEALTHY = "healthy"  # the telemetry says so
 
 
+class OnFailure(StrEnum):
+    """What becomes of a step's effect when a later step fails."""
+
+    UNDO = "undo"
+    KEEP = "keep"  # a faulty node stays out of service although it could not be emptied
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     id: str
@@ -42,6 +49,7 @@ class Step:
     arguments: Mapping[str, Argument] = field(default_factory=dict)
     condition: Expression | None = None
     timeout: timedelta = timedelta(minutes=15)
+    on_failure: OnFailure = OnFailure.UNDO
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ class _Reader:
         top = self._mapping(root, "", ("faults",))
         listed = top.get("faults")
         if isinstance(listed, yaml.SequenceNode):
-            return listed.value
+            nodes: list[yaml.Node] = listed.value
+            return nodes
         if listed is not None:
             self._note(listed, "faults", "is not a list", "begin each fault with '- kind: ...'")
         elif not self._problems:

@@ -37,11 +37,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """Why a fault cannot be: the field, what is wrong with it, and what may help."""
+    """Why a fault cannot be: the field, what is wrong with it, and what may help; or that its name is unknown."""
 
     field: str
     text: str
     hint: str = ""
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +116,16 @@ def _name_objections(fault: Fault, layout: Layout | None) -> list[Objection]:
         return []
     found = []
     if fault.rack is not None and fault.rack not in layout.racks:
-        found.append(Objection("rack", f"there is no rack {fault.rack!r}", nearest(fault.rack, layout.racks)))
+        found.append(
+            Objection("rack", f"there is no rack {fault.rack!r}", nearest(fault.rack, layout.racks), unknown=True)
+        )
     if fault.node is not None and fault.node not in layout.nodes:
-        found.append(Objection("node", f"there is no node {fault.node!r}", nearest(fault.node, layout.nodes)))
+        found.append(
+            Objection("node", f"there is no node {fault.node!r}", nearest(fault.node, layout.nodes), unknown=True)
+        )
     elif fault.node is not None and fault.gpu is not None:
         try:
             layout.gpu_index(fault.node, fault.gpu)
         except NotFound as error:
-            found.append(Objection("gpu", error.detail))
+            found.append(Objection("gpu", error.detail, unknown=True))
     return found

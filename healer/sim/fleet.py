@@ -103,10 +103,12 @@ class SimulatedFleet:
 
     def advance(self, seconds: float) -> None:
         """Lets `seconds` of simulated time pass, in steps of one second and what is left over."""
-        with self._lock:
-            end_s = self.elapsed_s + seconds
-            while end_s - self.elapsed_s > 1e-9:
-                self._step(min(_STEP_S, end_s - self.elapsed_s))
+        left_s = seconds
+        while left_s > 1e-9:
+            dt_s = min(_STEP_S, left_s)
+            with self._lock:  # step by step, so that readers of a large fleet need not wait for all of them
+                self._step(dt_s)
+            left_s -= dt_s
 
     def schedule(self, faults: Iterable[Fault]) -> None:
         """Faults to come; one whose time has passed strikes at the next step."""
@@ -218,8 +220,7 @@ class SimulatedFleet:
         wrong = objections(fault, self.layout)
         if wrong:
             text = "; ".join(f"{each.field}: {each.text}" + (f" ({each.hint})" if each.hint else "") for each in wrong)
-            unknown = all(each.text.startswith("there is no") for each in wrong)
-            raise (NotFound if unknown else Rejected)(COMPONENT, text)
+            raise (NotFound if all(each.unknown for each in wrong) else Rejected)(COMPONENT, text)
         return fault
 
     def _strike(self, fault: Fault) -> None:

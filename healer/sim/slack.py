@@ -1,70 +1,45 @@
 """A Slack on this machine: takes messages as Slack does, shows them to tests and drills, and clicks their buttons.
 
-What Slack refuses is refused here with Slack's own word for it: a wrong token, a text over a limit, an update of somebody
-else's message, a sixth use of a response_url. Clicks are signed as Slack signs them, and can be forged on request.
+What Slack refuses is refused here with Slack's own word for it: a wrong token, a text over a limit, an update of
+somebody else's message, a sixth use of a response_url.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from healer.errors import NotFound, Unavailable
+from healer.errors import Unavailable
 from healer.sim.serving import BackgroundServer
+from healer.sim.slack_clicks import TEAM_ID, Answer, Clicker, block_actions, post_raw, signed
 from healer.sim.slack_limits import Json, block_faults, message_error
+from healer.sim.slack_messages import (
+    COMPONENT,
+    FollowUp,
+    Message,
+    arguments,
+    channel_id,
+    content,
+    rewritten,
+    update_error,
+    with_ids,
+)
 
-TEAM_ID = "T0LOCAL"
-_COMPONENT = "local Slack"
 _BOT_USER = "U0HEALER"
 _WEBHOOK_CHANNEL = "C0WEBHOOK"
 _WEBHOOK_PATH = "/services/T000/B000/XXX"
 _RESPONSE_USES = 5
 _RESPONSE_LIFE_S = 1800.0
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message as it stands in its channel now; `updates` counts how often it was rewritten."""
-
-    channel: str
-    ts: str
-    text: str
-    blocks: tuple[Json, ...]
-    from_bot: bool = True
-    updates: int = 0
-
-    def button(self, action_id: str) -> tuple[str, str | None]:
-        """The block_id and the value of the button with this action_id."""
-        for block in self.blocks:
-            elements = block.get("elements")
-            for element in [*(elements if isinstance(elements, list) else ()), block.get("accessory")]:
-                if isinstance(element, dict) and element.get("action_id") == action_id:
-                    return str(block["block_id"]), element.get("value")
-        raise NotFound(_COMPONENT, f"message {self.ts} has no button {action_id!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class FollowUp:
-    """What was posted to the response_url of a click."""
-
-    message_ts: str
-    text: str
-    blocks: tuple[Json, ...]
-    replace_original: bool
-    response_type: str
 
 
 @dataclass(slots=True)
@@ -92,7 +67,7 @@ class LocalSlack:
         self._follow_ups: list[FollowUp] = []
         self._response_urls: dict[str, _ResponseUrl] = {}
         self._last_ts_us = 0
-        self._server = BackgroundServer(self._app(), name=_COMPONENT, host=host, port=port)
+        self._server = BackgroundServer(self._app(), name=COMPONENT, host=host, port=port)
 
     @property
     def url(self) -> str:
@@ -147,10 +122,37 @@ class LocalSlack:
                     return found
                 if not self._changed.wait(deadline - time.monotonic()):
                     seen = len(self._messages)
-                    raise Unavailable(_COMPONENT, f"none of {seen} messages was the one awaited for {timeout_s:g} s")
+                    raise Unavailable(COMPONENT, f"none of {seen} messages was the one awaited for {timeout_s:g} s")
 
-    def open_response_url(self, message: Message) -> str:
-        """A fresh response_url for a click on this message."""
+    def click(
+        self,
+        message: Message,
+        action_id: str,
+        *,
+        interactions_url: str,
+        user_id: str = "U0ONCALL",
+        user_name: str = "oncall",
+        at: float | None = None,
+        signing_secret: str | None = None,
+        value: str | None = None,
+        without: Sequence[str] = (),
+    ) -> Answer:
+        """Clicks a button and returns what the receiver answered.
+
+        To forge: another signing secret, a time of sending (`at`, seconds since 1970), another button value. `without`
+        leaves out parts of the payload (channel, message, team, state) that Slack does not always send. For bodies and
+        headers of any kind, see `slack_clicks.post_raw`.
+        """
+        clicker = Clicker(user_id, user_name)
+        payload = block_actions(message, action_id, by=clicker, value=value, response_url=self._response_url(message))
+        body, headers = signed(
+            {name: part for name, part in payload.items() if name not in without},
+            signing_secret=self.signing_secret if signing_secret is None else signing_secret,
+            at=time.time() if at is None else at,
+        )
+        return post_raw(interactions_url, body, headers)
+
+    def _response_url(self, message: Message) -> str:
         name = secrets.token_urlsafe(16)
         with self._changed:
             self._response_urls[name] = _ResponseUrl(message.ts, time.monotonic())
@@ -177,37 +179,37 @@ class LocalSlack:
     async def _post_message(self, request: Request) -> Response:
         asked = await _arguments(request)
         channel = str(asked.get("channel") or "")
-        text, blocks = _content(asked)
+        text, blocks = content(asked)
         error = (
             self._auth_error(request) or ("channel_not_found" if not channel else None) or message_error(text, blocks)
         )
         if error:
             return _no(error, block_faults(blocks or ()))
-        return _yes(self._keep(Message(_channel_id(channel), self._next_ts(), text or "", _with_ids(blocks))))
+        return _yes(self._keep(Message(channel_id(channel), self._next_ts(), text or "", with_ids(blocks))))
 
     async def _update(self, request: Request) -> Response:
         asked = await _arguments(request)
-        text, blocks = _content(asked)
+        text, blocks = content(asked)
         message = self._messages.get(str(asked.get("ts")))
-        error = self._auth_error(request) or _update_error(message, asked) or message_error(text, blocks)
+        error = self._auth_error(request) or update_error(message, asked) or message_error(text, blocks)
         if error or message is None:
             return _no(error or "message_not_found", block_faults(blocks or ()))
-        return _yes(self._keep(_rewritten(message, text, blocks)))
+        return _yes(self._keep(rewritten(message, text, blocks)))
 
     async def _webhook(self, request: Request) -> Response:
         """An incoming webhook: says ok, and never which message it made."""
         asked = await _arguments(request)
-        text, blocks = _content(asked)
+        text, blocks = content(asked)
         error = message_error(text, blocks) if asked else "invalid_payload"
         if error:
             return PlainTextResponse(error, status_code=400)
         ts = self._next_ts()
-        self._keep(Message(_WEBHOOK_CHANNEL, ts, text or "", _with_ids(blocks), from_bot=False))
+        self._keep(Message(_WEBHOOK_CHANNEL, ts, text or "", with_ids(blocks), from_bot=False))
         return PlainTextResponse("ok")
 
     async def _respond(self, request: Request) -> Response:
         asked = await _arguments(request)
-        text, blocks = _content(asked)
+        text, blocks = content(asked)
         opened = self._response_urls.get(request.path_params["name"])
         if opened is None or time.monotonic() - opened.made_at_s > _RESPONSE_LIFE_S:
             return _no("expired_url", status=404)
@@ -219,7 +221,7 @@ class LocalSlack:
             return _no(error, block_faults(blocks or ()), status=400)
         opened.uses += 1
         kind = str(asked.get("response_type") or "ephemeral")
-        self._follow_up(FollowUp(opened.message_ts, text or "", _with_ids(blocks), replacing, kind), deleting=deleting)
+        self._follow_up(FollowUp(opened.message_ts, text or "", with_ids(blocks), replacing, kind), deleting=deleting)
         return JSONResponse({"ok": True})
 
     def _follow_up(self, said: FollowUp, *, deleting: bool) -> None:
@@ -229,7 +231,7 @@ class LocalSlack:
             if deleting:
                 self._messages.pop(said.message_ts, None)
             elif said.replace_original and original is not None:
-                self._messages[original.ts] = _rewritten(original, said.text, said.blocks)
+                self._messages[original.ts] = rewritten(original, said.text, said.blocks)
             self._changed.notify_all()
 
     def _keep(self, message: Message) -> Message:
@@ -253,48 +255,7 @@ class LocalSlack:
 
 
 async def _arguments(request: Request) -> Json:
-    """JSON or a form, as Slack's methods take both; a form carries its JSON in the field `payload` or `blocks`."""
-    body = await request.body()
-    try:
-        if "json" in request.headers.get("content-type", ""):
-            asked = json.loads(body)
-        else:
-            form = dict(parse_qsl(body.decode()))
-            asked = json.loads(form["payload"]) if "payload" in form else form
-            if isinstance(asked.get("blocks"), str):
-                asked = {**asked, "blocks": json.loads(asked["blocks"])}
-    except (ValueError, AttributeError, RecursionError):
-        return {}
-    return asked if isinstance(asked, dict) else {}
-
-
-def _content(asked: Json) -> tuple[str | None, Sequence[object] | None]:
-    text, blocks = asked.get("text"), asked.get("blocks")
-    return (text if isinstance(text, str) else None), (blocks if isinstance(blocks, list) else None)
-
-
-def _update_error(message: Message | None, asked: Json) -> str | None:
-    """An update names its channel by id, never by name, and reaches only what this token posted."""
-    if message is None or message.channel != asked.get("channel"):
-        return "message_not_found" if str(asked.get("channel", "")).startswith("C") else "channel_not_found"
-    return None if message.from_bot else "cant_update_message"
-
-
-def _rewritten(message: Message, text: str | None, blocks: Sequence[object] | None) -> Message:
-    """A text alone takes the blocks away, as Slack does it."""
-    return replace(message, text=text or "", blocks=_with_ids(blocks), updates=message.updates + 1)
-
-
-def _with_ids(blocks: Sequence[object] | None) -> tuple[Json, ...]:
-    """Slack names the blocks that came without a name."""
-    named = [block for block in blocks or () if isinstance(block, dict)]
-    return tuple({"block_id": secrets.token_hex(3), **block} for block in named)
-
-
-def _channel_id(channel: str) -> str:
-    name = channel.removeprefix("#")
-    is_id = name == channel and name[0] in "CDG" and name.isupper()
-    return name if is_id else "C" + sha256(name.encode()).hexdigest()[:9].upper()
+    return arguments(await request.body(), request.headers.get("content-type", ""))
 
 
 def _yes(message: Message) -> JSONResponse:

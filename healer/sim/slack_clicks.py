@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
 from healer.errors import Unavailable
-from healer.sim.slack import TEAM_ID, LocalSlack, Message
+from healer.sim.slack_messages import COMPONENT, Message
 
+TEAM_ID = "T0LOCAL"
 _TIMEOUT_S = 10.0
 
 
@@ -27,10 +28,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Clicker:
-    """A person in the workspace. Slack's own id and name for them."""
+    """A person in the workspace, by Slack's id and name for them."""
 
-    user_id: str = "U0ONCALL"
-    user_name: str = "oncall"
+    user_id: str
+    user_name: str
 
 
 def sign(signing_secret: str, timestamp: str, body: bytes) -> str:
@@ -39,38 +40,17 @@ def sign(signing_secret: str, timestamp: str, body: bytes) -> str:
     return "v0=" + hmac.new(signing_secret.encode(), base, hashlib.sha256).hexdigest()
 
 
-def click(  # noqa: PLR0913
-    slack: LocalSlack,
-    message: Message,
-    action_id: str,
-    *,
-    interactions_url: str,
-    by: Clicker = Clicker(),
-    value: str | None = None,
-    without: tuple[str, ...] = (),
-    at: float | None = None,
-    signing_secret: str | None = None,
-) -> Answer:
-    """Clicks a button of a message. To forge: another `value`, secret or time (`at`, seconds since 1970).
-
-    `without` leaves out top-level parts of the payload, as Slack does for some messages.
-    """
-    payload = block_actions(slack, message, action_id, by=by, value=value)
-    kept = {name: part for name, part in payload.items() if name not in without}
-    body = urlencode({"payload": json.dumps(kept)}).encode()
-    stamp = str(int(time.time() if at is None else at))
-    secret = slack.signing_secret if signing_secret is None else signing_secret
-    return post_raw(
-        interactions_url,
-        body,
-        {"X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": sign(secret, stamp, body)},
-    )
+def signed(payload: Mapping[str, object], *, signing_secret: str, at: float) -> tuple[bytes, dict[str, str | bytes]]:
+    """The body and the headers by which Slack delivers a payload at a time, seconds since 1970."""
+    body = urlencode({"payload": json.dumps(payload)}).encode()
+    stamp = str(int(at))
+    return body, {"X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": sign(signing_secret, stamp, body)}
 
 
 def block_actions(
-    slack: LocalSlack, message: Message, action_id: str, *, by: Clicker = Clicker(), value: str | None = None
+    message: Message, action_id: str, *, by: Clicker, response_url: str, value: str | None = None
 ) -> dict[str, object]:
-    """The payload of a click, with a response_url that works."""
+    """The payload of a click on a button; `value` stands in for the button's own."""
     block_id, own_value = message.button(action_id)
     now = f"{time.time():.6f}"
     action = {
@@ -90,7 +70,7 @@ def block_actions(
         "enterprise": None,
         "channel": {"id": message.channel, "name": "gpu-oncall"},
         "message": {"type": "message", "ts": message.ts, "text": message.text, "blocks": list(message.blocks)},
-        "response_url": slack.open_response_url(message),
+        "response_url": response_url,
         "actions": [action],
     }
 
@@ -105,6 +85,6 @@ def post_raw(interactions_url: str, body: bytes, headers: Mapping[str, str | byt
         response = connection.getresponse()
         return Answer(response.status, response.read().decode(errors="replace"))
     except OSError as error:
-        raise Unavailable("local Slack", f"the click did not reach {interactions_url}: {error}") from error
+        raise Unavailable(COMPONENT, f"the click did not reach {interactions_url}: {error}") from error
     finally:
         connection.close()

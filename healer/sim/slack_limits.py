@@ -42,15 +42,14 @@ def block_faults(blocks: Sequence[object]) -> tuple[str, ...]:
 def _block(block: Json, place: str) -> list[str]:
     found = _sized(block, "block_id", 255, place, required=False)
     kind = block.get("type")
-    match kind:
-        case "section":
-            found += _section(block, place)
-        case "header":
-            found += _text_object(block.get("text"), 150, f"{place}/text", plain=True)
-        case "actions" | "context":
-            found += _elements(block, str(kind), place)
-        case _ if kind not in _BLOCK_TYPES:
-            found.append(f"unsupported type: {kind} [json-pointer:{place}/type]")
+    if kind == "section":
+        found += _section(block, place)
+    elif kind == "header":
+        found += _text_object(block.get("text"), 150, f"{place}/text", plain=True)
+    elif kind in ("actions", "context"):
+        found += _elements(block, str(kind), place)
+    elif kind not in _BLOCK_TYPES:
+        found.append(f"unsupported type: {kind} [json-pointer:{place}/type]")
     return found
 
 

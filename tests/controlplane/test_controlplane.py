@@ -140,7 +140,8 @@ def test_every_eviction_is_on_record_and_a_rehearsal_is_marked(
 @pytest.mark.usefixtures("nodes")
 def test_reads_leave_no_writes_on_record_and_a_refused_write_does(control_plane: ControlPlane) -> None:
     before = control_plane.writes("reader")
-    with new_client_from_config(str(control_plane.kubeconfig("reader"))) as api:
+    client = new_client_from_config(str(control_plane.kubeconfig("reader")))  # type: ignore[no-untyped-call]
+    with client as api:
         core = CoreV1Api(api)
         nodes: list[Any] = core.list_node().items
         assert {node.metadata.name for node in nodes} == {"gpu-1", "gpu-2"}

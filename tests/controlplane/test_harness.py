@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,23 +42,13 @@ def test_a_missing_program_is_named_with_the_way_to_get_it(tmp_path: Path, monke
 
 
 @pytest.mark.kubernetes
-def test_a_part_that_dies_at_the_start_is_named_with_its_last_words(tmp_path: Path) -> None:
-    found = find_binaries()
-    if isinstance(found, Missing):
-        pytest.skip(str(found))
-    broken = Binaries(
-        etcd=_script(tmp_path / "etcd", "echo the disk is on fire; exit 3"),
-        kube_apiserver=found.kube_apiserver,
-        kube_controller_manager=found.kube_controller_manager,
-        kube_scheduler=found.kube_scheduler,
-        openssl=found.openssl,
-        setpriv=found.setpriv,
-    )
+def test_a_part_that_dies_at_the_start_is_named_with_its_last_words(
+    tmp_path: Path, kubernetes_binaries: Binaries
+) -> None:
+    broken = replace(kubernetes_binaries, etcd=_script(tmp_path / "etcd", "echo the disk is on fire; exit 3"))
+    last_words = r"(?s)etcd ended with code 3.*the disk is on fire"
 
-    with (
-        pytest.raises(ControlPlaneFailed, match=r"(?s)etcd ended with code 3.*the disk is on fire"),
-        ControlPlane(broken),
-    ):
+    with pytest.raises(ControlPlaneFailed, match=last_words), ControlPlane(broken):
         pass
 
 

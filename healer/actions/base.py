@@ -1,0 +1,174 @@
+"""What every verb implements, and what it is given: the world it may look at, and the ledger through which it acts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Protocol
+
+from healer.domain.component import Component
+from healer.domain.frame import Frame
+from healer.domain.plan import Effect
+from healer.domain.run import EffectRecord, EffectState, Outcome, Run
+from healer.domain.verdict import Verdict
+from healer.errors import HealerError, Rejected, Unavailable
+from healer.ports import Cluster, PowerControl
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class World:
+    """What a verb may look at. A part that is not configured is None, and asking for it says so.
+
+    Attributes:
+        frame: the newest frame; None before the first.
+        power_floor_w: no cap goes below this.
+    """
+
+    now: datetime
+    frame: Frame | None
+    configured_cluster: Cluster | None
+    configured_power: PowerControl | None
+    power_floor_w: float
+
+    @property
+    def cluster(self) -> Cluster:
+        if self.configured_cluster is None:
+            raise Rejected("cluster", "no scheduler is configured; set cluster.kind")
+        return self.configured_cluster
+
+    @property
+    def power(self) -> PowerControl:
+        if self.configured_power is None:
+            raise Rejected("power", "no node agents are configured; set power.agent_url")
+        return self.configured_power
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a verb would do now.
+
+    Attributes:
+        impediments: what may slow it down; the approver sees them.
+        blockers: why it cannot be done at all; then nobody is asked.
+    """
+
+    effects: tuple[Effect, ...] = ()
+    impediments: tuple[str, ...] = ()
+    blockers: tuple[str, ...] = ()
+
+
+class GuardSpoke(HealerError):
+    """A guard spoke against an effect at the last moment."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(str(verdict))
+        self.verdict = verdict
+
+
+class NotNow(HealerError):
+    """The effect did not happen and may be tried again: a disruption budget is spent."""
+
+    def __init__(self, wait: timedelta, detail: str) -> None:
+        super().__init__(detail)
+        self.wait = wait
+
+
+class Unresolved(HealerError):
+    """It is not known whether the effect happened."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ledger:
+    """Through which a verb acts: intent before the effect, outcome after it, and never the same effect twice.
+
+    Attributes:
+        records: what the journal holds of this run, in order.
+        save: writes one record to the journal, committed when it returns.
+        permit: asks the guards; None if nothing speaks against acting now.
+    """
+
+    world: World
+    run: Run
+    step_id: str
+    records: Sequence[EffectRecord]
+    save: Callable[[EffectRecord], None]
+    permit: Callable[[], Verdict | None]
+
+    def effect(self, key: str, *, do: Callable[[], str], happened: Callable[[], bool], found: str = "") -> None:
+        """Have the effect exactly once, also across a crash.
+
+        Args:
+            do: acts, and returns what to note about it. Unavailable means that nobody knows whether it happened.
+            happened: observes the world; asked about an intent that a crash or a lost answer left without outcome.
+            found: the state before, as JSON, for the undo.
+        """
+        record = self.record(key)
+        if record is not None and record.state is EffectState.DONE:
+            return
+        if record is not None and record.state is EffectState.INTENT and happened():
+            self._settle(record, EffectState.DONE, "observed after an interruption")
+            return
+        verdict = self.permit()
+        if verdict is not None:
+            raise GuardSpoke(verdict)
+        # What was found before the very first attempt is what an undo has to restore.
+        kept = record.found if record is not None and record.state is EffectState.INTENT else found
+        intent = EffectRecord(self.run.id, self.step_id, key, EffectState.INTENT, self.world.now, found=kept)
+        self.save(intent)
+        self._settle(intent, EffectState.DONE, self._attempt(intent, do))
+
+    def undo(self, record: EffectRecord, *, do: Callable[[], str]) -> None:
+        """Take back one effect that this run had."""
+        self._settle(record, EffectState.UNDONE, do())
+
+    def record(self, key: str) -> EffectRecord | None:
+        return next((r for r in self.records if r.step_id == self.step_id and r.key == key), None)
+
+    def standing(self, prefix: str, *, of_any_step: bool = False) -> tuple[EffectRecord, ...]:
+        """The effects that this run has had, or may have had, and not taken back."""
+        return tuple(
+            record
+            for record in self.records
+            if record.key.startswith(prefix)
+            and record.state in {EffectState.DONE, EffectState.INTENT}
+            and (of_any_step or record.step_id == self.step_id)
+        )
+
+    def _attempt(self, intent: EffectRecord, do: Callable[[], str]) -> str:
+        try:
+            return do()
+        except Unavailable as error:
+            raise Unresolved(str(error)) from error
+        except HealerError as error:
+            self._settle(intent, EffectState.FAILED, str(error))
+            raise
+
+    def _settle(self, record: EffectRecord, state: EffectState, detail: str) -> None:
+        self.save(replace(record, state=state, settled_at=self.world.now, detail=detail))
+
+
+class Action(Protocol):
+    """One verb. `arguments` is an instance of its `Arguments`; all I/O goes through the world's ports."""
+
+    name: ClassVar[str]
+    Arguments: ClassVar[Any]  # a Section
+
+    def plan(self, arguments: Any, target: Component, world: World) -> Proposal:
+        """What it would do now. Reads only."""
+        ...
+
+    def run(self, arguments: Any, target: Component, ledger: Ledger) -> Outcome:
+        """Do some of it, in bounded time. Called again after RetryAfter, and after a crash."""
+        ...
+
+    def verify(self, arguments: Any, target: Component, ledger: Ledger) -> Outcome:
+        """Observe whether the world is as it should be: Done, RetryAfter or Failed. Reads only."""
+        ...
+
+    def undo(self, arguments: Any, target: Component, ledger: Ledger) -> Outcome:
+        """Take back what this run did, and nothing that anybody else did."""
+        ...
+
+
+Verbs = Mapping[str, Action]

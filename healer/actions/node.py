@@ -1,0 +1,170 @@
+"""Verbs on a node of the scheduler: keep work away from it, and move its work elsewhere."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import timedelta
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from healer.actions.base import Ledger, NotNow, Proposal, World
+from healer.domain.component import Component
+from healer.domain.fleet import Disposition, Workload
+from healer.domain.plan import Effect
+from healer.domain.run import Done, Failed, Outcome, RetryAfter
+from healer.errors import Conflict, NotFound
+from healer.ports import EvictionAnswer
+from healer.schema import Duration, Section
+
+_LOOK_AGAIN = timedelta(seconds=2)
+
+
+class Cordon:
+    """node.cordon: no new work is placed on the node. Owned by the run, persisted, and read back before anything else."""
+
+    name: ClassVar[str] = "node.cordon"
+
+    class Arguments(Section):
+        reason: str = ""
+
+    def plan(self, arguments: Arguments, target: Component, world: World) -> Proposal:  # noqa: ARG002
+        node = _name(target)
+        seen = world.cluster.node(node)
+        if seen.cordoned:
+            return Proposal(blockers=(f"{node} is already cordoned by {seen.cordoned_by or 'a person'}",))
+        return Proposal(effects=(Effect("cordon", node, takes_out=node),))
+
+    def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
+        node, run = _name(target), ledger.run.id
+        cluster = ledger.world.cluster
+
+        def cordon() -> str:
+            cluster.cordon(node, by=run, reason=arguments.reason or f"healer: {ledger.run.plan.reason}")
+            return "cordoned"
+
+        ledger.effect(f"cordon/{node}", do=cordon, happened=lambda: cluster.node(node).cordoned_by == run)
+        return Done(f"{node} is cordoned")
+
+    def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
+        seen = ledger.world.cluster.node(_name(target))
+        if seen.cordoned and seen.cordoned_by == ledger.run.id:
+            return Done(f"{seen.name} is out of service")
+        if seen.cordoned:
+            return Failed(f"the cordon of {seen.name} is not this run's any more")
+        return Failed(f"a person uncordoned {seen.name}: their decision stands")
+
+    def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
+        node = _name(target)
+
+        def uncordon() -> str:
+            try:
+                ledger.world.cluster.uncordon(node, by=ledger.run.id)
+            except (Conflict, NotFound) as error:
+                return f"left as it is: {error}"
+            return "uncordoned"
+
+        for record in ledger.standing("cordon/"):
+            ledger.undo(record, do=uncordon)
+        return Done(f"{node} is as it was found")
+
+
+class Drain:
+    """node.drain: every workload that can be made again elsewhere is evicted, by kubectl drain's rules, and has gone."""
+
+    name: ClassVar[str] = "node.drain"
+
+    class Arguments(Section):
+        """Attributes:
+        grace: how long a workload may take to end; by default its own.
+        at_once: evictions per look.
+        """
+
+        grace: Duration | None = None
+        at_once: Annotated[int, Field(ge=1)] = 20
+
+    def plan(self, arguments: Arguments, target: Component, world: World) -> Proposal:  # noqa: ARG002
+        node = _name(target)
+        workloads = world.cluster.workloads(node)
+        by_owner: dict[str, list[Workload]] = defaultdict(list)
+        for workload in _movable(workloads):
+            by_owner[workload.stable_name].append(workload)
+        return Proposal(
+            effects=tuple(
+                Effect("evict", owner, _described(members), takes_out=node) for owner, members in sorted(by_owner.items())
+            ),
+            impediments=tuple(
+                f"{workload} is held by the disruption budget {workload.blocked_by}"
+                for workload in _movable(workloads)
+                if workload.blocked_by is not None
+            ),
+            blockers=_unmovable(workloads),
+        )
+
+    def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
+        node = _name(target)
+        workloads = ledger.world.cluster.workloads(node)
+        unmovable = _unmovable(workloads)
+        if unmovable:
+            return Failed("; ".join(unmovable))
+        approved = {effect.target for effect in ledger.run.plan.effects if effect.verb == "evict"}
+        strangers = [w for w in _movable(workloads) if w.stable_name not in approved and not w.leaving]
+        if strangers:
+            return Failed(f"{strangers[0]} was not there when the plan was made; it must be planned anew")
+        blocked = ""
+        wait = _LOOK_AGAIN
+        for workload in [w for w in _movable(workloads) if not w.leaving][: arguments.at_once]:
+            try:
+                self._evict(workload, arguments, ledger)
+            except NotNow as error:
+                blocked, wait = f"; {workload} waits: {error}", max(wait, error.wait)
+        left = _movable(workloads)
+        if not left:
+            return Done(f"{node} is empty")
+        return RetryAfter(wait, f"{len(left)} workloads have not gone yet{blocked}")
+
+    def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
+        node = _name(target)
+        left = _movable(ledger.world.cluster.workloads(node))
+        if left:
+            return RetryAfter(_LOOK_AGAIN, f"{left[0]} is on {node}")
+        return Done(f"nothing that can be moved is on {node}")
+
+    def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
+        """An eviction cannot be taken back: the workloads run elsewhere by now."""
+        return Done(f"{len(ledger.standing('evict/'))} evictions stay as they are")
+
+    def _evict(self, workload: Workload, arguments: Arguments, ledger: Ledger) -> None:
+        cluster = ledger.world.cluster
+
+        def evict() -> str:
+            answer = cluster.evict(workload, grace=arguments.grace)
+            if answer.answer is EvictionAnswer.BLOCKED:
+                raise NotNow(answer.retry_after, answer.detail)
+            return answer.answer
+
+        def gone_or_going() -> bool:
+            return all(w.leaving for w in cluster.workloads(workload.node) if w.uid == workload.uid)
+
+        ledger.effect(f"evict/{workload}/{workload.uid}", do=evict, happened=gone_or_going)
+
+
+def _name(target: Component) -> str:
+    if target.node is None:
+        raise NotFound("node", f"the target {target} names no node")
+    return target.node
+
+
+def _movable(workloads: tuple[Workload, ...]) -> list[Workload]:
+    return [workload for workload in workloads if workload.disposition is Disposition.EVICT]
+
+
+def _unmovable(workloads: tuple[Workload, ...]) -> tuple[str, ...]:
+    """What forbids the drain as a whole: kubectl, too, refuses before the first eviction."""
+    return tuple(f"{w} would be lost: {w.why}" for w in workloads if w.disposition is Disposition.REFUSES and not w.leaving)
+
+
+def _described(members: list[Workload]) -> str:
+    names = ", ".join(sorted(member.name for member in members))
+    losses = sorted({member.why for member in members if member.why})
+    return names + (f"; {'; '.join(losses)}" if losses else "")

@@ -1,0 +1,52 @@
+"""The verbs by name, and the check of a playbook against them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from healer.actions.base import Action, Verbs
+from healer.actions.node import Cordon, Drain
+from healer.actions.power import AwaitHeadroom, Cap, Restore
+from healer.documents import nearest, parse_document
+from healer.domain.playbook import Playbook, Scalar
+from healer.errors import Problem, Rejected
+
+BUILT_IN: Verbs = {action.name: action for action in (Cordon(), Drain(), Cap(), AwaitHeadroom(), Restore())}
+
+
+def check_playbook(playbook: Playbook, verbs: Verbs, *, file: str) -> tuple[Problem, ...]:
+    """Unknown verbs, and arguments that the verb does not have or that have the wrong type."""
+    document = parse_document(playbook.text, file=file)
+    problems = []
+    for i, step in enumerate(playbook.steps):
+        action = verbs.get(step.use)
+        if action is None:
+            hint = nearest(step.use, verbs) or f"known: {', '.join(sorted(verbs))}"
+            problems.append(document.problem(("steps", i, "use"), f"there is no verb {step.use!r}", hint))
+            continue
+        literal = {name: value for name, value in step.arguments.items() if not callable(value)}
+        computed = step.arguments.keys() - literal.keys()
+        try:
+            action.Arguments.model_validate(literal)
+        except ValidationError as error:
+            for detail in error.errors():
+                name = str(detail["loc"][0]) if detail["loc"] else ""
+                if not (detail["type"] == "missing" and name in computed):
+                    known = action.Arguments.model_fields
+                    text = f"{step.use} has no argument {name!r}" if detail["type"] == "extra_forbidden" else detail["msg"]
+                    hint = nearest(name, known) or f"known: {', '.join(known) or 'none'}"
+                    problems.append(document.problem(("steps", i, "with", name), text, hint))
+    return tuple(problems)
+
+
+def bound_arguments(action: Action, raw: Mapping[str, Scalar]) -> Any:
+    """The verb's typed arguments. Raises Rejected, for expressions can give anything."""
+    try:
+        return action.Arguments.model_validate(raw)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        key = ".".join(map(str, detail["loc"]))
+        raise Rejected(action.name, f"argument {key}: {detail['msg']}, not {detail['input']!r}") from error

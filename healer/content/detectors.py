@@ -1,0 +1,50 @@
+"""Detectors: one failure family per file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from healer.content.modules import load_module, require, settings_of
+from healer.domain.finding import FailureMode, Findings
+from healer.domain.frame import Frame
+from healer.domain.playbook import Scalar
+from healer.domain.signal import Signal
+from healer.errors import InvalidDocument, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """Attributes:
+    detect: the file's function with its settings already given.
+    """
+
+    name: str
+    modes: tuple[FailureMode, ...]
+    reads: tuple[Signal, ...]
+    detect: Callable[[Frame], Findings]
+
+
+def load_detectors(
+    folder: Path, *, settings: Mapping[str, Mapping[str, Scalar]], disabled: Sequence[str] = ()
+) -> tuple[Detector, ...]:
+    """Every *.py in the folder. Raises InvalidDocument."""
+    if not folder.is_dir():
+        raise InvalidDocument(Problem(str(folder), 0, "detectors.path", "no such folder"))
+    paths = {path.stem: path for path in sorted(folder.glob("*.py"))}
+    strangers = [name for name in (*settings, *disabled) if name not in paths]
+    if strangers:
+        known = f"known: {', '.join(paths)}"
+        raise InvalidDocument(
+            *(Problem("config.yaml", 0, f"detectors.{name}", "no such detector", known) for name in strangers)
+        )
+    return tuple(_load(path, settings.get(name, {})) for name, path in paths.items() if name not in disabled)
+
+
+def _load(path: Path, overrides: Mapping[str, Scalar]) -> Detector:
+    module = load_module(path, prefix="detector")
+    require(module, path, "MODES", "READS", "Settings", "detect")
+    settings = settings_of(module, overrides, path=path, key=f"detectors.settings.{path.stem}")
+    return Detector(path.stem, tuple(module.MODES), tuple(module.READS), partial(module.detect, settings=settings))

@@ -1,0 +1,141 @@
+"""Playbooks: YAML in, typed values out. Whether the verbs exist is checked where the verbs are (healer.actions)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from healer.content.expressions import compile_expression
+from healer.documents import Document, KeyPath, read_document
+from healer.domain.component import ComponentKind
+from healer.domain.finding import FailureMode
+from healer.domain.playbook import ApprovalRule, Argument, Expression, OnFailure, Playbook, ResolvesWhen, Scalar, Step
+from healer.errors import InvalidDocument, Problem
+from healer.schema import Duration, Section, validated
+
+_NAME = r"^[a-z][a-z0-9-]*$"
+
+
+class _Match(Section):
+    failure_modes: Annotated[tuple[FailureMode, ...], Field(min_length=1)]
+    condition: Annotated[str | None, Field(alias="if")] = None
+    hold: Annotated[Duration | None, Field(alias="for")] = None
+
+
+class _Approval(Section):
+    when: str = "true"
+    expires_after: Duration = timedelta(minutes=30)
+
+
+class _Step(Section):
+    id: Annotated[str, Field(pattern=_NAME)]
+    use: str
+    arguments: Annotated[dict[str, bool | int | float | str | None], Field(alias="with")] = Field(default_factory=dict)
+    condition: Annotated[str | None, Field(alias="if")] = None
+    timeout: Duration = timedelta(minutes=15)
+    on_failure: OnFailure = OnFailure.UNDO
+
+
+class _Document(Section):
+    name: Annotated[str, Field(pattern=_NAME)]
+    description: Annotated[str, Field(min_length=1)]
+    match: _Match
+    target: ComponentKind
+    params: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    approval: _Approval = _Approval()
+    deadline: Duration = timedelta(hours=1)
+    resolves_when: ResolvesWhen
+    steps: Annotated[tuple[_Step, ...], Field(min_length=1)]
+
+
+def load_playbooks(folder: Path, *, disabled: Sequence[str] = ()) -> tuple[Playbook, ...]:
+    """Every *.yaml in the folder, by name. Raises InvalidDocument with the problems of all of them together."""
+    if not folder.is_dir():
+        raise InvalidDocument(Problem(str(folder), 0, "playbooks.path", "no such folder"))
+    playbooks: dict[str, Playbook] = {}
+    problems: list[Problem] = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            document = read_document(path)
+            playbook = parse_playbook(document)
+        except InvalidDocument as error:
+            problems += error.problems
+            continue
+        if playbook.name in playbooks:
+            problems.append(document.problem(("name",), f"another playbook is named {playbook.name}"))
+        playbooks[playbook.name] = playbook
+    if problems:
+        raise InvalidDocument(*problems)
+    return tuple(playbook for name, playbook in playbooks.items() if name not in disabled)
+
+
+def parse_playbook(document: Document) -> Playbook:
+    """Raises InvalidDocument."""
+    raw = validated(document, _Document)
+    reader = _Reader(document)
+    steps = tuple(
+        Step(
+            id=step.id,
+            use=step.use,
+            arguments=reader.arguments(step.arguments, ("steps", i, "with")),
+            condition=reader.expression(step.condition, ("steps", i, "if")),
+            timeout=step.timeout,
+            on_failure=step.on_failure,
+        )
+        for i, step in enumerate(raw.steps)
+    )
+    ids = [step.id for step in raw.steps]
+    for i, step_id in enumerate(ids):
+        if step_id in ids[:i]:
+            reader.problems.append(document.problem(("steps", i, "id"), f"another step has the id {step_id}"))
+    when = reader.expression(raw.approval.when, ("approval", "when"))
+    condition = reader.expression(raw.match.condition, ("match", "if"))
+    if reader.problems or when is None:
+        raise InvalidDocument(*reader.problems)
+    return Playbook(
+        name=raw.name,
+        description=raw.description.strip(),
+        failure_modes=frozenset(raw.match.failure_modes),
+        target=raw.target,
+        approval=ApprovalRule(when, raw.approval.expires_after),
+        steps=steps,
+        resolves_when=raw.resolves_when,
+        digest=hashlib.sha256(document.text.encode()).hexdigest(),
+        text=document.text,
+        condition=condition,
+        hold=raw.match.hold or timedelta(0),
+        deadline=raw.deadline,
+        params=raw.params,
+    )
+
+
+class _Reader:
+    """Compiles the expressions of one document and collects what is wrong with them."""
+
+    def __init__(self, document: Document) -> None:
+        self.problems: list[Problem] = []
+        self._document = document
+
+    def expression(self, text: str | None, path: KeyPath) -> Expression | None:
+        if text is None:
+            return None
+        try:
+            return compile_expression(text)
+        except ValueError as error:
+            self.problems.append(self._document.problem(path, str(error)))
+            return None
+
+    def arguments(self, raw: Mapping[str, Scalar], path: KeyPath) -> Mapping[str, Argument]:
+        """`${...}` is an expression, everything else is itself."""
+        read: dict[str, Argument] = {}
+        for name, value in raw.items():
+            if isinstance(value, str) and value.startswith("${") and value.endswith("}"):
+                read[name] = self.expression(value[2:-1].strip(), (*path, name))
+            else:
+                read[name] = value
+        return read

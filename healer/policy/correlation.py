@@ -1,0 +1,80 @@
+"""Findings into incidents: one life for each fault, however often it is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from healer.domain.finding import Finding, Findings, Health
+from healer.domain.frame import Frame
+from healer.domain.incident import Incident, IncidentState
+from healer.domain.playbook import ResolvesWhen
+
+
+def correlate(
+    incidents: Iterable[Incident], findings: Findings, frame: Frame, *, clear_after: timedelta
+) -> tuple[Incident, ...]:
+    """The incidents that are new or have changed. `incidents` are the live ones.
+
+    A finding that persists after its incident has ended is the same fault and opens nothing. An incident ends by
+    itself only when its component was *observed* healthy for `clear_after`: silence clears nothing.
+    """
+    live = {incident.key: incident for incident in incidents}
+    found = {finding.key: finding for finding in findings.found}
+    changed = [_refreshed(live[key], finding) for key, finding in found.items() if key in live]
+    changed += [Incident.opened(finding, frame.at) for key, finding in found.items() if key not in live]
+    for key, incident in live.items():
+        if key not in found:
+            health = findings.health_of(incident.failure_mode, frame.row_of(incident.component))
+            changed.append(_not_found(incident, health, frame.at, clear_after))
+    return tuple(incident for incident in changed if incident != live.get(incident.key))
+
+
+def _refreshed(incident: Incident, finding: Finding) -> Incident:
+    """The incident with the newest evidence; its worst health stays, so that flapping does not lower the severity."""
+    if incident.state.ended:
+        return replace(incident, healthy_since=None)
+    return replace(
+        incident,
+        component=finding.component,
+        health=max(incident.health, finding.health),
+        score=max(incident.score, finding.score),
+        reasons=(finding.reason,),
+        evidence=finding.evidence or incident.evidence,
+        healthy_since=None,
+    )
+
+
+def _not_found(incident: Incident, health: Health, at: datetime, clear_after: timedelta) -> Incident:
+    if health is not Health.HEALTHY:
+        return replace(incident, healthy_since=None)
+    since = incident.healthy_since or at
+    if at - since < clear_after:
+        return replace(incident, healthy_since=since)
+    if incident.state.ended:
+        return replace(incident, healthy_since=since, persists=False)
+    if _may_end(incident):
+        how = "remedied" if incident.state is IncidentState.VERIFYING else "it went away by itself"
+        return replace(
+            incident,
+            state=IncidentState.RESOLVED,
+            healthy_since=since,
+            resolved_at=at,
+            changed_at=at,
+            persists=False,
+            verdict=None,
+            story=f"{how}: observed healthy since {since:%H:%M:%S}Z",
+        )
+    return replace(incident, healthy_since=since)
+
+
+def _may_end(incident: Incident) -> bool:
+    """A run that is under way ends first; one that must contain is verified in the cluster, not in the telemetry."""
+    match incident.state:
+        case IncidentState.OPEN | IncidentState.AWAITING_APPROVAL:
+            return True
+        case IncidentState.VERIFYING:
+            return incident.plan is not None and incident.plan.resolves_when is ResolvesWhen.HEALTHY
+        case IncidentState.REMEDIATING | IncidentState.RESOLVED | IncidentState.ESCALATED:
+            return False

@@ -1,0 +1,129 @@
+"""May this plan act, now? A list of guards, each of which has one reason to say no.
+
+They run when a plan is made, after the approval, and immediately before each effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from healer.domain.component import Component, ComponentKind
+from healer.domain.finding import Basis
+from healer.domain.fleet import Fleet
+from healer.domain.plan import Plan
+from healer.domain.verdict import Guard, Mode, Verdict
+from healer.policy.budget import DisruptionBudget, Scope, scopes_of
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that the guards look at.
+
+    Attributes:
+        data_age: how old the telemetry of the plan's own component is; None if it is unknown.
+        racks: node -> rack.
+        leases: component key -> the run that holds it.
+        leaving: nodes that active runs are taking out.
+        run_id: the run on whose behalf is asked; its own leases and cordons do not stand in its way.
+    """
+
+    now: datetime
+    mode: Mode
+    fleet: Fleet
+    basis: Basis
+    data_age: timedelta | None
+    max_age: timedelta
+    racks: Mapping[str, str]
+    leases: Mapping[str, str]
+    leaving: frozenset[str]
+    fleet_budget: DisruptionBudget
+    rack_budget: DisruptionBudget
+    run_id: str | None = None
+
+
+def first_verdict(plan: Plan, situation: Situation) -> Verdict | None:
+    """The first reason not to act, in the order of GUARDS; None if nothing speaks against it."""
+    return next((verdict for guard in GUARDS if (verdict := guard(plan, situation)) is not None), None)
+
+
+def leases_of(plan: Plan) -> tuple[str, ...]:
+    """The component keys that a run of this plan holds exclusively: its target, and every node that it takes out."""
+    nodes = {Component(ComponentKind.NODE, node=node).key for node in plan.takes_out}
+    return tuple(sorted({plan.target.key} | nodes))
+
+
+def budget_line(plan: Plan, situation: Situation) -> str:
+    """What the plan takes from which budget, for the person who is asked."""
+    scopes = [scope for node in sorted(plan.takes_out) for scope in _scopes(node, situation)]
+    return "; ".join(str(scope) for scope in scopes) or "takes no node out of service"
+
+
+def _mode(_plan: Plan, situation: Situation) -> Verdict | None:
+    if situation.mode is not Mode.OBSERVE:
+        return None
+    return Verdict(Guard.MODE, "mode is observe: nothing acts", "mode is set to recommend or act")
+
+
+def _basis(plan: Plan, situation: Situation) -> Verdict | None:
+    if situation.basis is Basis.RULE or not plan.takes_out:
+        return None
+    return Verdict(Guard.BASIS, "a learnt score alone may not take a node out of service", "a rule finds the same")
+
+
+def _freshness(plan: Plan, situation: Situation) -> Verdict | None:
+    fleet_age = situation.now - situation.fleet.as_of
+    if plan.takes_out and situation.fleet.problem is not None:
+        return Verdict(Guard.FRESHNESS, f"the scheduler is unknown: {situation.fleet.problem}", "it answers again")
+    if plan.takes_out and fleet_age > situation.max_age:
+        age = fleet_age.total_seconds()
+        return Verdict(Guard.FRESHNESS, f"the scheduler was last seen {age:.0f} s ago", "it answers again")
+    if situation.data_age is None:
+        return Verdict(Guard.FRESHNESS, "there is no current telemetry of the component", "its telemetry is back")
+    if situation.data_age > situation.max_age:
+        age = situation.data_age.total_seconds()
+        return Verdict(Guard.FRESHNESS, f"the component's telemetry is {age:.0f} s old", "its telemetry is back")
+    return None
+
+
+def _target(plan: Plan, situation: Situation) -> Verdict | None:
+    for name in sorted(plan.takes_out):
+        node = situation.fleet.nodes.get(name)
+        if node is None:
+            return Verdict(Guard.TARGET, f"the scheduler knows no node {name}", "names in telemetry and scheduler agree")
+        if node.cordoned and node.cordoned_by is None:
+            return Verdict(Guard.TARGET, f"{name} was cordoned by a person", "that person uncordons it")
+        if node.cordoned_by not in {None, situation.run_id}:
+            return Verdict(Guard.TARGET, f"{name} was cordoned by {node.cordoned_by}", "it is back in service")
+    return None
+
+
+def _lease(plan: Plan, situation: Situation) -> Verdict | None:
+    for resource in leases_of(plan):
+        holder = situation.leases.get(resource)
+        if holder not in {None, situation.run_id}:
+            return Verdict(Guard.LEASE, f"{resource} is held by {holder}", f"{holder} ends")
+    return None
+
+
+def _budget(plan: Plan, situation: Situation) -> Verdict | None:
+    for node in sorted(plan.takes_out):
+        for scope in _scopes(node, situation):
+            if not scope.admits(plan.takes_out & (scope.nodes or plan.takes_out)):
+                return Verdict(Guard.BUDGET, str(scope), f"a node of {scope.name} returns to service")
+    return None
+
+
+def _scopes(node: str, situation: Situation) -> tuple[Scope, ...]:
+    return scopes_of(
+        node,
+        situation.fleet,
+        racks=situation.racks,
+        leaving=situation.leaving,
+        fleet_budget=situation.fleet_budget,
+        rack_budget=situation.rack_budget,
+    )
+
+
+GUARDS: tuple[Callable[[Plan, Situation], Verdict | None], ...] = (_mode, _basis, _freshness, _target, _lease, _budget)

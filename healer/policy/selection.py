@@ -1,0 +1,40 @@
+"""Which playbook answers an incident, and on what it is to work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from healer.domain.component import Component, ComponentKind
+from healer.domain.incident import Incident
+from healer.domain.playbook import Playbook
+
+
+def choose_playbook(
+    incident: Incident, playbooks: Sequence[Playbook], variables: Mapping[str, object], now: datetime
+) -> Playbook | None:
+    """The first playbook, in the order given, that matches. Raises Rejected if a condition cannot be evaluated."""
+    for playbook in playbooks:
+        if incident.failure_mode not in playbook.failure_modes:
+            continue
+        if now - incident.opened_at < playbook.hold:
+            continue
+        if playbook.condition is None or playbook.condition(variables) is True:
+            return playbook
+    return None
+
+
+def target_of(incident: Incident, kind: ComponentKind) -> Component | None:
+    """The component of that kind that the incident's component belongs to; None if the telemetry does not name it."""
+    where = incident.component
+    if kind is where.kind:
+        return where
+    match kind:
+        case ComponentKind.NODE if where.node is not None:
+            return Component(ComponentKind.NODE, rack=where.rack, node=where.node)
+        case ComponentKind.RACK if where.rack is not None:
+            return Component(ComponentKind.RACK, rack=where.rack)
+        case ComponentKind.JOB if where.job is not None:
+            return Component(ComponentKind.JOB, job=where.job)
+        case _:
+            return None

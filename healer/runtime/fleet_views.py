@@ -1,0 +1,153 @@
+"""Views of the fleet: nodes, GPUs and models as the newest turn saw them, by pure functions of the snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from healer.domain.component import ComponentKind
+from healer.domain.finding import Health
+from healer.domain.frame import Floats, Frame
+from healer.domain.signal import Signal
+from healer.errors import Unavailable
+from healer.runtime.snapshot import Snapshot
+from healer.runtime.views import known
+
+
+class Condition(StrEnum):
+    """What is shown of a component. PARTIAL: healthy as far as it was judged, but something could not be judged."""
+
+    HEALTHY = "healthy"
+    PARTIAL = "partial"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class GpuView(msgspec.Struct, frozen=True):
+    gpu: str | None
+    uuid: str | None
+    model: str
+    rack: str | None
+    job: str | None
+    condition: Condition
+    unjudged: list[str]
+    temperature_c: float | None
+    power_w: float | None
+    score: float | None
+    age_s: float | None
+
+
+class NodeView(msgspec.Struct, frozen=True):
+    """Attributes: `ready`, `cordoned` are null when the scheduler was not asked or does not know the node."""
+
+    name: str | None
+    rack: str | None
+    ready: bool | None
+    cordoned: bool | None
+    cordoned_by: str | None
+    gpus: list[GpuView]
+
+
+class ModelView(msgspec.Struct, frozen=True):
+    """The newest scores of one model, over the GPUs that it could score."""
+
+    name: str
+    scored: int
+    unknown: int
+    median: float | None
+    p99: float | None
+    highest: float | None
+
+
+def node_views(snapshot: Snapshot) -> tuple[NodeView, ...]:
+    """Every node that the telemetry or the scheduler knows, by name; GPUs without a node come last under null.
+
+    Raises Unavailable before the first frame: that nothing is known of the fleet is not an empty fleet.
+    """
+    frame = _frame(snapshot)
+    by_node: dict[str | None, list[GpuView]] = {}
+    for component, view in zip(frame.gpus.components, _gpu_views(snapshot, frame), strict=True):
+        by_node.setdefault(component.node, []).append(view)
+    scheduled = {} if snapshot.fleet is None else snapshot.fleet.nodes
+    names = sorted({*by_node, *scheduled}, key=lambda name: (name is None, name or ""))
+    views = []
+    for name in names:
+        node = None if name is None else scheduled.get(name)
+        gpus = by_node.get(name, [])
+        views.append(
+            NodeView(
+                name=name,
+                rack=next((gpu.rack for gpu in gpus if gpu.rack), node.rack if node else None),
+                ready=node.ready if node else None,
+                cordoned=node.cordoned if node else None,
+                cordoned_by=node.cordoned_by if node else None,
+                gpus=gpus,
+            )
+        )
+    return tuple(views)
+
+
+def model_views(snapshot: Snapshot) -> tuple[ModelView, ...]:
+    """Raises Unavailable before the first frame."""
+    return tuple(_model_view(name, scores) for name, scores in sorted(_frame(snapshot).scores.items()))
+
+
+def conditions(snapshot: Snapshot, frame: Frame) -> NDArray[np.str_]:
+    """(n_gpus,) of Condition. Unknown never reads as healthy: not even when another detector said healthy."""
+    judged = [j.health for j in snapshot.findings.judgements if _covers_gpus(j.kind, j.health, frame)]
+    health = np.stack(judged) if judged else np.full((1, len(frame.gpus)), int(Health.UNKNOWN), dtype=np.int8)
+    worst, gaps = health.max(axis=0), (health == Health.UNKNOWN).any(axis=0)
+    sound = worst == Health.HEALTHY
+    shown = [worst == Health.FAILED, worst == Health.DEGRADED, sound & gaps, sound]
+    names = [Condition.FAILED, Condition.DEGRADED, Condition.PARTIAL, Condition.HEALTHY]
+    return np.select(shown, [str(name) for name in names], default=str(Condition.UNKNOWN))
+
+
+def _gpu_views(snapshot: Snapshot, frame: Frame) -> Iterable[GpuView]:
+    condition = conditions(snapshot, frame).tolist()
+    temperature, power = frame.latest(Signal.GPU_TEMPERATURE).tolist(), frame.latest(Signal.POWER).tolist()
+    score, age = highest_scores(frame).tolist(), frame.age_s.tolist()
+    judgements = [j for j in snapshot.findings.judgements if _covers_gpus(j.kind, j.health, frame)]
+    for row, component in enumerate(frame.gpus.components):
+        yield GpuView(
+            gpu=component.gpu,
+            uuid=component.uuid,
+            model=frame.gpus.models[row],
+            rack=component.rack,
+            job=component.job,
+            condition=Condition(condition[row]),
+            unjudged=[str(j.failure_mode) for j in judgements if j.health[row] == Health.UNKNOWN],
+            temperature_c=known(temperature[row]),
+            power_w=known(power[row]),
+            score=known(score[row]),
+            age_s=known(age[row]),
+        )
+
+
+def highest_scores(frame: Frame) -> Floats:
+    """(n_gpus,) the highest score of any model, NaN where none could score."""
+    highest: Floats = np.fmax.reduce([*frame.scores.values(), np.full(len(frame.gpus), np.nan)])
+    return highest
+
+
+def _covers_gpus(kind: ComponentKind, health: NDArray[np.int8], frame: Frame) -> bool:
+    return kind is ComponentKind.GPU and len(health) == len(frame.gpus)
+
+
+def _model_view(name: str, scores: Floats) -> ModelView:
+    scored = scores[~np.isnan(scores)]
+    middle, high, top = np.quantile(scored, [0.5, 0.99, 1.0]).tolist() if len(scored) else (None, None, None)
+    return ModelView(
+        name=name, scored=len(scored), unknown=len(scores) - len(scored), median=middle, p99=high, highest=top
+    )
+
+
+def _frame(snapshot: Snapshot) -> Frame:
+    if snapshot.frame is None:
+        raise Unavailable("telemetry", snapshot.figures.last_error or "no turn has observed the fleet yet")
+    return snapshot.frame
