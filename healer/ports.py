@@ -6,7 +6,7 @@ All of them raise `healer.errors.Unavailable` when the outside system did not an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -138,7 +138,9 @@ class Transaction(Protocol):
 
     def add_approval(self, approval: Approval) -> None: ...
 
-    def save_approval(self, approval: Approval) -> None: ...
+    def change_approval(self, approval_id: str, change: Callable[[Approval], Approval]) -> Approval:
+        """Read, change and write in one go: the loop, the channel and people all change approvals. Raises NotFound."""
+        ...
 
     def add_run(self, run: Run, leases: Sequence[str]) -> None:
         """Start a run and take its leases (component keys); raises Conflict if another run holds one."""

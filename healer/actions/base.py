@@ -14,6 +14,7 @@ from healer.domain.run import EffectRecord, EffectState, Outcome, Run
 from healer.domain.verdict import Verdict
 from healer.errors import HealerError, Rejected, Unavailable
 from healer.ports import Cluster, PowerControl
+from healer.schema import Section
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,7 +153,9 @@ class Action(Protocol):
     """One verb. `arguments` is an instance of its `Arguments`; all I/O goes through the world's ports."""
 
     name: ClassVar[str]
-    Arguments: ClassVar[Any]  # a Section
+
+    @property
+    def Arguments(self) -> type[Section]: ...  # noqa: N802
 
     def plan(self, arguments: Any, target: Component, world: World) -> Proposal:
         """What it would do now. Reads only."""

@@ -14,7 +14,8 @@ from healer.documents import nearest, parse_document
 from healer.domain.playbook import Playbook, Scalar
 from healer.errors import Problem, Rejected
 
-BUILT_IN: Verbs = {action.name: action for action in (Cordon(), Drain(), Cap(), AwaitHeadroom(), Restore())}
+_ALL: tuple[Action, ...] = (Cordon(), Drain(), Cap(), AwaitHeadroom(), Restore())
+BUILT_IN: Verbs = {action.name: action for action in _ALL}
 
 
 def check_playbook(playbook: Playbook, verbs: Verbs, *, file: str) -> tuple[Problem, ...]:

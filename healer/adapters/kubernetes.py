@@ -200,6 +200,14 @@ class KubernetesCluster:
     ) -> tuple[int, bytes]:
         """Status and body. Raises Unavailable when there is none: then nobody knows what the server did."""
         api = self._api
+        status, answer = self._send_with(api, question, query or {}, body)
+        if status == 401:  # nothing was done; the credentials may have been renewed in their file meanwhile
+            status, answer = self._send_with(self._reconnected(api), question, query or {}, body)
+        return status, answer
+
+    def _send_with(
+        self, api: ApiClient, question: Question, query: Mapping[str, str], body: Mapping[str, object] | None
+    ) -> tuple[int, bytes]:
         method = METHODS[question.verb]
         headers = {"Accept": "application/json"}
         if body is not None:
@@ -208,25 +216,22 @@ class KubernetesCluster:
             request = api.param_serialize(
                 method,
                 question.path,
-                query_params=list((query or {}).items()),
+                query_params=list(query.items()),
                 header_params=headers,
                 body=body,
                 auth_settings=["BearerToken"],
             )
             answer = api.call_api(*request, _request_timeout=self._timeout_s)
-            status, content = answer.status, bytes(answer.response.data)
+            return answer.status, bytes(answer.response.data)
         except (urllib3.exceptions.HTTPError, ApiException, ConfigException, OSError) as error:
             raise Unavailable(NAME, f"no answer to {question}: {_reason(error)}") from error
-        if status == 401:
-            self._renew_credentials(api)
-        return status, content
 
-    def _renew_credentials(self, refused: ApiClient) -> None:
-        """Reads the kubeconfig again for the next question: a token file may have been rewritten meanwhile."""
+    def _reconnected(self, refused: ApiClient) -> ApiClient:
         with self._lock:
             if self._api is refused:
                 self._api = _connect(self._kubeconfig, self._context)
                 refused.rest_client.close()
+            return self._api
 
 
 def _connect(kubeconfig: Path | None, context: str | None) -> ApiClient:

@@ -20,6 +20,10 @@ from healer.ports import Clock, Eviction, EvictionAnswer
 
 NAME = "simulated cluster"
 DEFAULT_NAMESPACE = "default"
+DISPOSITIONS = {
+    "DaemonSet": (Disposition.STAYS, "its DaemonSet would start it here again"),
+    "Pod": (Disposition.REFUSES, "no controller would make it again"),
+}
 
 
 class Verb(StrEnum):
@@ -35,7 +39,7 @@ class Effect:
     """One change that healer made. Answers that changed nothing leave none.
 
     Attributes:
-        by: the owner of the cordon; empty for an eviction.
+        by, reason: of a cordon; empty for an eviction.
         workload: as namespace/name; empty for a cordon.
     """
 
@@ -43,6 +47,7 @@ class Effect:
     verb: Verb
     node: str
     by: str = ""
+    reason: str = ""
     workload: str = ""
 
 
@@ -115,27 +120,27 @@ class SimulatedCluster:
             here = [placed.workload for placed in self._placed.values() if placed.workload.node == node]
             return tuple(replace(workload, blocked_by=self._blocker(workload)) for workload in here)
 
-    def cordon(self, node: str, *, by: str, reason: str) -> None:  # noqa: ARG002  the reason is for people who look at the node
+    def cordon(self, node: str, *, by: str, reason: str) -> None:
         with self._lock:
-            self._begin()
+            now = self._begin()
             seen = self._known(node)
             if seen.cordoned and seen.cordoned_by == by:
                 return
             if seen.cordoned:
                 raise Conflict(NAME, f"node {node} is already cordoned by {seen.cordoned_by or 'a person'}")
             self._nodes[node] = replace(seen, cordoned=True, cordoned_by=by)
-            self._record(Verb.CORDON, node, by=by)
+            self._effects.append(Effect(now, Verb.CORDON, node, by=by, reason=reason))
 
     def uncordon(self, node: str, *, by: str) -> None:
         with self._lock:
-            self._begin()
+            now = self._begin()
             seen = self._known(node)
             if not seen.cordoned:
                 raise Conflict(NAME, f"node {node} is not cordoned any more: somebody has lifted the cordon of {by}")
             if seen.cordoned_by != by:
                 raise Conflict(NAME, f"node {node} is cordoned by {seen.cordoned_by or 'a person'}, not by {by}")
             self._nodes[node] = replace(seen, cordoned=False, cordoned_by=None)
-            self._record(Verb.UNCORDON, node, by=by)
+            self._effects.append(Effect(now, Verb.UNCORDON, node, by=by))
             self._place_waiting()
 
     def evict(self, workload: Workload, *, grace: timedelta | None) -> Eviction:
@@ -151,33 +156,29 @@ class SimulatedCluster:
             if blocker := self._blocker(placed.workload):
                 return Eviction(EvictionAnswer.BLOCKED, f"budget {blocker}")
             takes = self._termination if grace is None else min(grace, self._termination)
-            leaving = replace(placed.workload, leaving=True, disposition=_when_leaving(placed.workload))
+            leaving = _leaving(placed.workload)
             self._placed[workload.uid] = replace(placed, workload=leaving, ends_at=now + takes)
-            self._record(Verb.EVICT, leaving.node, workload=str(leaving))
+            self._effects.append(Effect(now, Verb.EVICT, leaving.node, workload=str(leaving)))
             return Eviction(EvictionAnswer.ACCEPTED)
 
     def add_workload(
-        self,
-        owner: str,
-        *,
-        node: str | None = None,
-        namespace: str = DEFAULT_NAMESPACE,
-        gpus: int = 0,
-        disposition: Disposition = Disposition.EVICT,
-        why: str = "",
+        self, owner: str, *, node: str | None = None, namespace: str = DEFAULT_NAMESPACE, gpus: int = 0
     ) -> None:
-        """Start one workload of `owner` ("Kind/name") on `node`, or wherever there is room.
+        """Start one workload of `owner`, which is "Kind/name", on `node` or else wherever there is room.
 
-        One that REFUSES is made by nobody again once it has gone; a DaemonSet's comes back on its node.
+        A DaemonSet without `node` gets one on every node; its workloads stay there. Kind Pod has no controller, so
+        that a drain refuses it. Every other kind makes its workload again elsewhere.
         """
         with self._lock:
             self._settle(self._clock.now())
-            made = self._make(owner, namespace=namespace, gpus=gpus, disposition=disposition, why=why)
-            if node is None:
-                self._waiting.append(made)
-                self._place_waiting()
+            if node is not None:
+                self._put(self._make(owner, namespace=namespace, gpus=gpus), self._known(node).name)
+            elif owner.startswith("DaemonSet/"):
+                for name in self._nodes:
+                    self._put(self._make(owner, namespace=namespace, gpus=gpus), name)
             else:
-                self._put(made, self._known(node).name)
+                self._waiting.append(self._make(owner, namespace=namespace, gpus=gpus))
+                self._place_waiting()
 
     def set_budget(self, name: str, *, owner: str, min_available: int, namespace: str = DEFAULT_NAMESPACE) -> None:
         with self._lock:
@@ -216,15 +217,19 @@ class SimulatedCluster:
         return now
 
     def _settle(self, now: datetime) -> None:
-        ended = [placed for placed in self._placed.values() if placed.ends_at is not None and placed.ends_at <= now]
+        """Let everything end that has had its time. On a node that does not answer, nothing ever ends."""
+        ended = [placed for placed in self._placed.values() if self._has_ended(placed, now)]
         for placed in sorted(ended, key=lambda placed: placed.ends_at or now):
             gone = placed.workload
             del self._placed[gone.uid]
             if gone.owner.startswith("DaemonSet/"):
-                self._put(self._make_again(placed), gone.node)
+                self._put(self._make(gone.owner, namespace=gone.namespace, gpus=placed.gpus), gone.node)
             elif not gone.owner.startswith("Pod/"):
-                self._waiting.append(self._make_again(placed))
+                self._waiting.append(self._make(gone.owner, namespace=gone.namespace, gpus=placed.gpus))
         self._place_waiting()
+
+    def _has_ended(self, placed: _Placed, now: datetime) -> bool:
+        return placed.ends_at is not None and placed.ends_at <= now and self._nodes[placed.workload.node].ready
 
     def _place_waiting(self) -> None:
         """First come, first served; one that needs more room than there is does not hold up the smaller ones."""
@@ -244,20 +249,15 @@ class SimulatedCluster:
     def _room(self, node: str) -> int:
         return self._gpus_per_node - sum(held.gpus for held in self._placed.values() if held.workload.node == node)
 
-    def _make(self, owner: str, *, namespace: str, gpus: int, disposition: Disposition, why: str) -> _Placed:
-        number = next(self._numbers)
+    def _make(self, owner: str, *, namespace: str, gpus: int) -> _Placed:
         kind, _, stem = owner.partition("/")
         if not kind or not stem:
             raise Rejected(NAME, f'owner {owner!r} is not of the form "Kind/name"')
+        number = next(self._numbers)
         name = stem if kind == "Pod" else f"{stem}-{number}"
         uid = f"00000000-0000-0000-0000-{number:012d}"
+        disposition, why = DISPOSITIONS.get(kind, (Disposition.EVICT, ""))
         return _Placed(Workload(namespace, name, uid, "", owner, disposition, why=why), gpus)
-
-    def _make_again(self, gone: _Placed) -> _Placed:
-        was = gone.workload
-        return self._make(
-            was.owner, namespace=was.namespace, gpus=gone.gpus, disposition=was.disposition, why=was.why
-        )
 
     def _put(self, made: _Placed, node: str) -> None:
         workload = replace(made.workload, node=node)
@@ -290,14 +290,13 @@ class SimulatedCluster:
             return f"{_names(covering)} (0 disruptions allowed)"
         return None
 
-    def _record(self, verb: Verb, node: str, *, by: str = "", workload: str = "") -> None:
-        self._effects.append(Effect(self._clock.now(), verb, node, by, workload))
-
 
 def _names(budgets: list[Budget]) -> str:
     return ", ".join(f"{budget.namespace}/{budget.name}" for budget in budgets)
 
 
-def _when_leaving(workload: Workload) -> Disposition:
-    """What leaves anyway is waited for, whoever made it."""
-    return workload.disposition if workload.disposition is Disposition.STAYS else Disposition.EVICT
+def _leaving(workload: Workload) -> Workload:
+    """What leaves anyway is waited for, whoever made it; only what stays does not count."""
+    if workload.disposition is Disposition.STAYS:
+        return replace(workload, leaving=True)
+    return replace(workload, leaving=True, disposition=Disposition.EVICT, why="")

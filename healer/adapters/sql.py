@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -157,11 +157,8 @@ class SqlJournal:
     def decide(self, approval_id: str, person: Person, now: datetime, *, approve: bool, reason: str) -> Approval:
         with self._connection() as connection:
             self._fence(connection)
-            query = sa.select(schema.approvals.c.document).where(schema.approvals.c.id == approval_id).with_for_update()
-            document = connection.execute(query).scalar_one_or_none()
-            if document is None:
-                raise NotFound("approval", f"there is no approval {approval_id}")
-            approval = _decoded(document, Approval)
+            write = _SqlTransaction(connection)
+            approval = write.locked_approval(approval_id)
             if approval.state is not ApprovalState.PENDING:
                 by = f" by {approval.decided_by}" if approval.decided_by else ""
                 raise Conflict("approval", f"{approval_id} is already {approval.state}{by}")
@@ -169,7 +166,6 @@ class SqlJournal:
                 raise Conflict("approval", f"{approval_id} expired at {approval.expires_at:%Y-%m-%dT%H:%M:%SZ}")
             state = ApprovalState.APPROVED if approve else ApprovalState.DENIED
             decided = replace(approval, state=state, decided_at=now, decided_by=person, reason=reason)
-            write = _SqlTransaction(connection)
             write.save_approval(decided)
             write.audit(
                 now, person.id, f"approval.{state}", approval_id, reason=reason, detail={"digest": approval.digest}
@@ -236,6 +232,18 @@ class _SqlTransaction:
 
     def add_approval(self, approval: Approval) -> None:
         self.save_approval(approval)
+
+    def change_approval(self, approval_id: str, change: Callable[[Approval], Approval]) -> Approval:
+        changed = change(self.locked_approval(approval_id))
+        self.save_approval(changed)
+        return changed
+
+    def locked_approval(self, approval_id: str) -> Approval:
+        query = sa.select(schema.approvals.c.document).where(schema.approvals.c.id == approval_id).with_for_update()
+        document = self._connection.execute(query).scalar_one_or_none()
+        if document is None:
+            raise NotFound("approval", f"there is no approval {approval_id}")
+        return _decoded(document, Approval)
 
     def save_approval(self, approval: Approval) -> None:
         live = approval.state is ApprovalState.PENDING or not approval.closed

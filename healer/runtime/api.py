@@ -1,0 +1,224 @@
+"""The HTTP application: health, metrics, Slack's clicks, the JSON API, and the console when it is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import datetime, timedelta
+
+import msgspec
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from healer.adapters.slack import Click, SlackInteractions, parse_interaction, reply
+from healer.config import HttpSettings
+from healer.errors import Conflict, HealerError, NotFound, NotPermitted
+from healer.policy.approval import Ground
+from healer.ports import Clock, Journal
+from healer.runtime import console as console_pages
+from healer.runtime.auth import Gate, ResolvedToken, Role, Unauthenticated
+from healer.runtime.decisions import Declined, decide
+from healer.runtime.metrics import exposition
+from healer.runtime.openapi import Extra, document
+from healer.runtime.operations import OPERATIONS, Call, Operation
+from healer.runtime.snapshot import Board, Snapshot
+from healer.runtime.web import (
+    BadRequest,
+    ProtectiveHeaders,
+    Site,
+    error_answer,
+    json_answer,
+    log_unexpected,
+    read_body,
+    status_of,
+)
+
+PREFIX = "/api/v1"
+_MACHINE_PATHS = ("/api/", "/-/", "/slack/", "/metrics")
+_TURNS_MISSED = 5
+_log = structlog.get_logger(__name__)
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+EXTRAS = (
+    Extra("GET", "/-/healthy", "The process serves", {"200": "It does"}),
+    Extra("GET", "/-/ready", "The newest turn of the loop succeeded", {"200": "It did", "503": "Why not"}),
+    Extra(
+        "GET", "/metrics", "The daemon's own metrics; open on loopback", {"200": "Text"}, CONTENT_TYPE_LATEST, open=False
+    ),
+    Extra(
+        "POST",
+        "/slack/interactions",
+        "A click in Slack, proven by Slack's signature",
+        {"200": "What became of it", "400": "No click of ours", "401": "Not signed by Slack", "413": "Too long"},
+    ),
+    Extra("GET", f"{PREFIX}/openapi.json", "This document", {"200": "OpenAPI 3.1"}, open=False),
+)
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    ready: bool
+    reason: str
+
+
+class ClickAnswer(msgspec.Struct, frozen=True):
+    outcome: str
+    message: str
+
+
+def build_app(
+    *,
+    journal: Journal,
+    board: Board,
+    clock: Clock,
+    approvers: Collection[str],
+    http: HttpSettings,
+    tokens: Mapping[str, ResolvedToken],
+    slack: SlackInteractions | None = None,
+    console: bool = True,
+    interval: timedelta = timedelta(seconds=30),
+) -> Starlette:
+    """`interval` is the loop's: readiness is lost when several turns have been missed."""
+    site = Site(journal, board, clock, Gate(http, tokens), frozenset(approvers), interval)
+    routes: list[BaseRoute] = [
+        Route("/-/healthy", _healthy, methods=["GET"]),
+        Route("/-/ready", _ready(site), methods=["GET"]),
+        Route("/metrics", _metrics(site), methods=["GET"]),
+        Route("/slack/interactions", _slack(site, slack), methods=["POST"]),
+        Route(f"{PREFIX}/openapi.json", _openapi(site), methods=["GET"]),
+        *(Route(PREFIX + op.path, _endpoint(site, op), methods=[op.method]) for op in OPERATIONS),
+        *(console_pages.routes(site) if console else ()),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(ProtectiveHeaders)],
+        exception_handlers={HealerError: _refused, HTTPException: _not_routed, Exception: _unexpected},
+    )
+
+
+def why_not_ready(snapshot: Snapshot, now: datetime, interval: timedelta) -> str | None:
+    """None when the newest turn succeeded and is not too long ago."""
+    error = snapshot.figures.last_error
+    if snapshot.at is None:
+        return "no turn has succeeded yet" + (f": {error}" if error else "")
+    if error:
+        return f"the newest turn failed: {error}"
+    age_s = (now - snapshot.at).total_seconds()
+    if age_s > _TURNS_MISSED * interval.total_seconds():
+        return f"the newest turn ended {age_s:.0f} s ago; one is due every {interval.total_seconds():g} s"
+    return None
+
+
+async def _healthy(_request: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+def _ready(site: Site) -> Endpoint:
+    async def ready(_request: Request) -> Response:
+        reason = why_not_ready(site.board.look(), site.clock.now(), site.interval)
+        return json_answer(Readiness(reason is None, reason or ""), 200 if reason is None else 503)
+
+    return ready
+
+
+def _metrics(site: Site) -> Endpoint:
+    async def metrics(request: Request) -> Response:
+        now = site.clock.now()
+        site.gate.require_scrape(request, now)
+        text = await run_in_threadpool(exposition, site.journal, site.board.look(), now)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    return metrics
+
+
+def _openapi(site: Site) -> Endpoint:
+    content = document(OPERATIONS, EXTRAS, prefix=PREFIX)
+
+    async def openapi(request: Request) -> Response:
+        site.gate.require(request, Role.VIEWER, site.clock.now())
+        return json_answer(content)
+
+    return openapi
+
+
+def _endpoint(site: Site, operation: Operation) -> Endpoint:
+    async def answer(request: Request) -> Response:
+        now = site.clock.now()
+        identity = site.gate.require(request, operation.role, now)
+        query = dict(request.query_params)
+        unknown = sorted(set(query) - set(operation.query))
+        if unknown:
+            raise BadRequest(f"unknown query parameter '{unknown[0][:40]}'", 422)
+        body = await read_body(request) if operation.takes is not None else b""
+        call = Call(identity, request.path_params, query, body, now)
+        return json_answer(await run_in_threadpool(operation.run, site, call))
+
+    return answer
+
+
+def _slack(site: Site, slack: SlackInteractions | None) -> Endpoint:
+    async def interactions(request: Request) -> Response:
+        if slack is None:
+            raise NotFound("Slack", "approvals.slack is not configured")
+        now, body = site.clock.now(), await read_body(request)
+        try:
+            click = parse_interaction(body, request.headers, signing_secret=slack.signing_secret, now=now)
+        except NotPermitted as error:
+            _log.warning("click refused", error=str(error))
+            raise Unauthenticated("Slack", error.detail) from error
+        answer = await run_in_threadpool(_clicked, site, click, now)
+        response = json_answer(answer)
+        if click.response_url is not None:
+            response.background = BackgroundTask(reply, click.response_url, answer.message, api_url=slack.api_url)
+        return response
+
+    return interactions
+
+
+def _clicked(site: Site, click: Click, now: datetime) -> ClickAnswer:
+    """What became of a proven click. A refusal is an answer too: Slack shows an error for anything but 200."""
+    reason = "clicked Approve in Slack" if click.approve else "clicked Deny in Slack"
+    try:
+        approval = decide(
+            site.journal, site.approvers, click.approval_id, click.person, now, approve=click.approve, reason=reason
+        )
+    except NotFound:
+        return ClickAnswer("not_found", f"{click.approval_id} is not known here: was it asked by another healer?")
+    except NotPermitted as error:
+        return ClickAnswer(str(Ground.NOT_PERMITTED), error.detail)
+    except Declined as error:
+        return ClickAnswer(str(error.ground), error.detail)
+    return ClickAnswer(str(approval.state), f"{approval.id} is {approval.state}; recorded as answered by you.")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HealerError)
+    status, code = status_of(error)
+    message = str(error)
+    if status == 500:
+        message = f"unexpected; the log has it as {log_unexpected(request, error)}"
+    return _answer(request, status, code, message)
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+    return _answer(request, error.status_code, code, f"{request.method} {request.url.path[:200]}: {error.detail}")
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return _answer(request, 500, "internal", f"unexpected; the log has it as {log_unexpected(request, error)}")
+
+
+def _answer(request: Request, status: int, code: str, message: str) -> Response:
+    """People get a page, programs get JSON."""
+    if request.url.path.startswith(_MACHINE_PATHS):
+        return error_answer(status, code, message)
+    return console_pages.error_page(request, status, message)

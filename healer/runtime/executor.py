@@ -1,0 +1,159 @@
+"""The interpreter of runs: one look at a time, over the journal. Where it stopped is a row, so a crash loses nothing.
+
+A look does a bounded piece of one step. Before it, the effects of the earlier steps are verified again: a person who
+uncordons a node in the middle of a drain has ended the run.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from healer.actions.base import Action, GuardSpoke, Ledger, NotNow, Unresolved, Verbs, World
+from healer.actions.registry import bound_arguments
+from healer.domain.playbook import OnFailure
+from healer.domain.run import Done, EffectRecord, Failed, Outcome, Refused, RetryAfter, Run, RunState, Unknown
+from healer.domain.verdict import Verdict
+from healer.errors import Fenced, HealerError, Unavailable
+from healer.ports import Journal
+
+_RETRY = timedelta(seconds=5)
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Executor:
+    """Attributes:
+    permit: asks the guards on behalf of a run.
+    """
+
+    journal: Journal
+    verbs: Verbs
+    permit: Callable[[Run], Verdict | None]
+
+    def look(self, run: Run, world: World) -> Run:
+        """Carry the run on by one look and return it as it now is; nothing is saved but effects."""
+        if run.state is RunState.UNDOING:
+            return self._undo(run, world)
+        cause = self._why_stop(run, world)
+        if cause:
+            return _undoing(run, cause, world.now)
+        return _advanced(run, self._step(run, world), world.now)
+
+    def still_holds(self, run: Run, world: World) -> Outcome:
+        """Whether every effect of a run that has succeeded is still there: Done, or the first that says otherwise."""
+        for position in range(len(run.plan.steps)):
+            outcome = self._verified(run, position, world)
+            if not isinstance(outcome, Done):
+                return outcome
+        return Done("observed again")
+
+    def _why_stop(self, run: Run, world: World) -> str:
+        if run.cancelled_by:
+            return f"cancelled by {run.cancelled_by}"
+        if world.now - run.started_at > run.plan.deadline:
+            return f"not finished within its deadline: {run.detail}"
+        step = run.plan.steps[run.position]
+        if world.now - run.step_started_at > step.timeout:
+            return f"step {step.id} not finished within its timeout: {run.detail}"
+        for position in range(run.position):
+            outcome = self._verified(run, position, world)
+            if isinstance(outcome, Failed):
+                return outcome.detail
+        return ""
+
+    def _step(self, run: Run, world: World) -> Outcome:
+        outcome = self._call(run, run.position, world, lambda action: action.run)
+        if isinstance(outcome, Done):
+            return self._verified(run, run.position, world)
+        return outcome
+
+    def _verified(self, run: Run, position: int, world: World) -> Outcome:
+        return self._call(run, position, world, lambda action: action.verify)
+
+    def _undo(self, run: Run, world: World) -> Run:
+        """One step back, or the end if there is none left."""
+        if run.position < 0:
+            state = RunState.CANCELLED if run.cancelled_by else RunState.FAILED
+            return replace(run, state=state, ended_at=world.now, detail=run.cause)
+        step = run.plan.steps[run.position]
+        if step.on_failure is OnFailure.KEEP and not run.cancelled_by:
+            return replace(run, position=run.position - 1, detail=f"{step.id}: kept")
+        outcome = self._call(run, run.position, world, lambda action: action.undo)
+        match outcome:
+            case Done(detail):
+                return replace(run, position=run.position - 1, detail=f"{step.id}: {detail}")
+            case Failed(detail):
+                # The steps before it are undone all the same; a person reads what could not be.
+                cause = f"{run.cause}; could not undo {step.id}: {detail}"
+                return replace(run, position=run.position - 1, cause=cause)
+            case RetryAfter(wait, detail) | Unknown(wait, detail):
+                return replace(run, next_look_at=world.now + wait, detail=f"undoing {step.id}: {detail}")
+            case Refused(verdict):
+                return replace(run, next_look_at=world.now + _RETRY, detail=f"undoing {step.id}: {verdict}")
+
+    def _call(self, run: Run, position: int, world: World, part: Callable[[Action], Callable[..., Outcome]]) -> Outcome:
+        step = run.plan.steps[position]
+        action = self.verbs.get(step.use)
+        if action is None:
+            return Failed(f"this release has no verb {step.use}")
+        ledger = Ledger(
+            world=world,
+            run=run,
+            step_id=step.id,
+            records=self.journal.effects(run.id),
+            save=lambda record: self._save(record, world.now),
+            permit=lambda: self.permit(run),
+        )
+        try:
+            return part(action)(bound_arguments(action, step.arguments), run.plan.target, ledger)
+        except Exception as error:  # a verb may be anybody's; whatever it raises ends in an outcome, not in the loop
+            return _outcome_of(error, step.use)
+
+    def _save(self, record: EffectRecord, now: datetime) -> None:
+        with self.journal.transaction() as write:
+            write.save_effect(record)
+            detail: dict[str, Any] = {"step": record.step_id, "found": record.found}
+            action = f"effect.{record.state}"
+            write.audit(now, "healer", action, f"{record.run_id}/{record.key}", reason=record.detail, detail=detail)
+        _log.info("effect", run=record.run_id, key=record.key, state=str(record.state), detail=record.detail)
+
+
+def _outcome_of(error: Exception, verb: str) -> Outcome:
+    match error:
+        case Fenced():
+            raise error
+        case GuardSpoke():
+            return Refused(error.verdict)
+        case NotNow():
+            return RetryAfter(error.wait, str(error))
+        case Unresolved() | Unavailable():
+            return Unknown(_RETRY, str(error))
+        case HealerError():
+            return Failed(str(error))
+        case _:
+            _log.error("verb failed", verb=verb, error=repr(error), trace="".join(traceback.format_exception(error)))
+            return Unknown(_RETRY, f"{verb} failed unexpectedly: {error!r}")
+
+
+def _advanced(run: Run, outcome: Outcome, now: datetime) -> Run:
+    match outcome:
+        case Done(detail) if run.position + 1 == len(run.plan.steps):
+            return replace(run, state=RunState.SUCCEEDED, ended_at=now, detail=detail)
+        case Done(detail):
+            return replace(run, position=run.position + 1, step_started_at=now, next_look_at=now, detail=detail)
+        case RetryAfter(wait, detail) | Unknown(wait, detail):
+            return replace(run, next_look_at=now + wait, detail=detail)
+        case Refused(verdict):
+            return replace(run, next_look_at=now + _RETRY, detail=f"held: {verdict}")
+        case Failed(detail):
+            return _undoing(run, detail, now)
+
+
+def _undoing(run: Run, cause: str, now: datetime) -> Run:
+    return replace(run, state=RunState.UNDOING, cause=cause, next_look_at=now, detail=f"undoing: {cause}")

@@ -1,0 +1,203 @@
+"""The operations of the HTTP API, as one table: what serves them, who may, what they take and what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from healer.errors import NotFound
+from healer.runtime.auth import Identity, Role
+from healer.runtime.decisions import checked_id, decide
+from healer.runtime.fleet_views import ModelView, NodeView, model_views, node_views
+from healer.runtime.views import (
+    ApprovalView,
+    AuditView,
+    IncidentView,
+    RunDetailView,
+    RunView,
+    approval_view,
+    audit_view,
+    incident_view,
+    run_detail_view,
+    run_view,
+)
+from healer.runtime.web import BadRequest, Site, checked_reason, decoded
+
+_DEFAULT_LIMIT = 100
+_HIGHEST_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, authenticated and read."""
+
+    identity: Identity
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: bytes
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Attributes:
+    query: the whole-number query parameters that it knows.
+    takes: the shape of its JSON body; None if it takes none.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    summary: str
+    role: Role
+    answers: type[msgspec.Struct]
+    run: Callable[[Site, Call], msgspec.Struct]
+    query: tuple[str, ...] = ()
+    takes: type[msgspec.Struct] | None = None
+
+
+class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    reason: str
+
+
+class IncidentList(msgspec.Struct, frozen=True):
+    items: list[IncidentView]
+
+
+class ApprovalList(msgspec.Struct, frozen=True):
+    items: list[ApprovalView]
+
+
+class RunList(msgspec.Struct, frozen=True):
+    items: list[RunView]
+
+
+class NodeList(msgspec.Struct, frozen=True):
+    """Attributes:
+    as_of: when the turn ended that saw this.
+    problem: why the scheduler could not be asked, if it could not.
+    """
+
+    as_of: datetime | None
+    problem: str | None
+    items: list[NodeView]
+
+
+class ModelList(msgspec.Struct, frozen=True):
+    as_of: datetime | None
+    items: list[ModelView]
+
+
+class AuditList(msgspec.Struct, frozen=True):
+    """Attributes:
+    next_after: give it as `after` to read on; null at the end.
+    """
+
+    items: list[AuditView]
+    next_after: int | None
+
+
+def _incidents(site: Site, call: Call) -> IncidentList:
+    return IncidentList([incident_view(found) for found in site.journal.incidents(limit=_limit(call))])
+
+
+def _incident(site: Site, call: Call) -> IncidentView:
+    return incident_view(site.journal.incident(checked_id(call.path["id"], "incident")))
+
+
+def _approvals(site: Site, call: Call) -> ApprovalList:
+    return ApprovalList([approval_view(found) for found in site.journal.approvals(limit=_limit(call))])
+
+
+def _approval(site: Site, call: Call) -> ApprovalView:
+    return approval_view(site.journal.approval(checked_id(call.path["id"], "approval")))
+
+
+def _runs(site: Site, call: Call) -> RunList:
+    return RunList([run_view(found) for found in site.journal.runs(limit=_limit(call))])
+
+
+def _run(site: Site, call: Call) -> RunDetailView:
+    run = site.journal.run(checked_id(call.path["id"], "run"))
+    return run_detail_view(run, site.journal.effects(run.id))
+
+
+def _nodes(site: Site, _call: Call) -> NodeList:
+    snapshot = site.board.look()
+    problem = None if snapshot.fleet is None else snapshot.fleet.problem
+    return NodeList(snapshot.at, problem, list(node_views(snapshot)))
+
+
+def _models(site: Site, _call: Call) -> ModelList:
+    snapshot = site.board.look()
+    return ModelList(snapshot.at, list(model_views(snapshot)))
+
+
+def _audit(site: Site, call: Call) -> AuditList:
+    limit = _limit(call)
+    entries = site.journal.audit_log(after=_number(call, "after", default=0, lowest=0), limit=limit)
+    more = entries[-1].number if len(entries) == limit else None
+    return AuditList([audit_view(entry) for entry in entries], more)
+
+
+def _approve(site: Site, call: Call) -> ApprovalView:
+    return _answered(site, call, approve=True)
+
+
+def _deny(site: Site, call: Call) -> ApprovalView:
+    return _answered(site, call, approve=False)
+
+
+def _answered(site: Site, call: Call, *, approve: bool) -> ApprovalView:
+    reason, approval_id = checked_reason(decoded(call.body, Reason).reason), call.path["id"]
+    person = call.identity.person
+    answered = decide(site.journal, site.approvers, approval_id, person, call.now, approve=approve, reason=reason)
+    return approval_view(answered)
+
+
+def _cancel(site: Site, call: Call) -> RunView:
+    reason = checked_reason(decoded(call.body, Reason).reason)
+    run_id = checked_id(call.path["id"], "run")
+    return run_view(site.journal.request_cancel(run_id, call.identity.person, call.now, reason))
+
+
+def _limit(call: Call) -> int:
+    return _number(call, "limit", default=_DEFAULT_LIMIT, lowest=1, highest=_HIGHEST_LIMIT)
+
+
+def _number(call: Call, name: str, *, default: int, lowest: int, highest: int = 2**53) -> int:
+    text = call.query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) <= 16 and lowest <= int(text) <= highest):
+        raise BadRequest(f"{name} must be a whole number from {lowest} to {highest}, not '{text[:40]}'", 422)
+    return int(text)
+
+
+def unknown_path(path: str) -> NotFound:
+    return NotFound("http", f"nothing is served at {path[:200]}")
+
+
+OPERATIONS = (
+    Operation(
+        "GET", "/incidents", "Incidents, newest first", Role.VIEWER, IncidentList, _incidents, query=("limit",)
+    ),
+    Operation("GET", "/incidents/{id}", "One incident with its plan", Role.VIEWER, IncidentView, _incident),
+    Operation("GET", "/runs", "Runs, newest first", Role.VIEWER, RunList, _runs, query=("limit",)),
+    Operation("GET", "/runs/{id}", "One run with every effect it intended", Role.VIEWER, RunDetailView, _run),
+    Operation("POST", "/runs/{id}/cancel", "Undo what a run did", Role.APPROVER, RunView, _cancel, takes=Reason),
+    Operation(
+        "GET", "/approvals", "Approvals, newest first", Role.VIEWER, ApprovalList, _approvals, query=("limit",)
+    ),
+    Operation("GET", "/approvals/{id}", "One approval with its plan", Role.VIEWER, ApprovalView, _approval),
+    Operation(
+        "POST", "/approvals/{id}/approve", "Approve the plan", Role.APPROVER, ApprovalView, _approve, takes=Reason
+    ),
+    Operation("POST", "/approvals/{id}/deny", "Deny the plan", Role.APPROVER, ApprovalView, _deny, takes=Reason),
+    Operation("GET", "/nodes", "Nodes and their GPUs as of the newest turn", Role.VIEWER, NodeList, _nodes),
+    Operation("GET", "/models", "Models and their newest scores", Role.VIEWER, ModelList, _models),
+    Operation("GET", "/audit", "Audit log, oldest first", Role.VIEWER, AuditList, _audit, query=("after", "limit")),
+)

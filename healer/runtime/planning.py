@@ -1,0 +1,98 @@
+"""From an incident to a plan: choose the playbook, bind its target, ask each verb what it would do. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from healer.actions.base import Proposal, Verbs, World
+from healer.actions.registry import bound_arguments
+from healer.content.expressions import variables_of
+from healer.domain.component import Component
+from healer.domain.incident import Incident
+from healer.domain.plan import Plan, PlannedStep
+from healer.domain.playbook import Argument, Playbook, Scalar, Step
+from healer.domain.verdict import Guard, Mode, Verdict
+from healer.errors import HealerError, Rejected, Unavailable
+from healer.policy.selection import choose_playbook, target_of
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Attributes:
+    verdict: why there can be no plan, or why the plan cannot be carried out.
+    """
+
+    plan: Plan | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    playbooks: Sequence[Playbook]
+    verbs: Verbs
+
+    def plan(self, incident: Incident, world: World, mode: Mode) -> Planned:
+        """The plan for the incident as the world is now; neither plan nor verdict if no playbook answers it."""
+        try:
+            return self._plan(incident, world, mode, world.now)
+        except Unavailable as error:
+            return Planned(verdict=Verdict(Guard.FRESHNESS, str(error), f"{error.component} answers again"))
+        except HealerError as error:
+            return Planned(verdict=Verdict(Guard.TARGET, str(error), "that is put right"))
+
+    def _plan(self, incident: Incident, world: World, mode: Mode, now: datetime) -> Planned:
+        playbook = choose_playbook(incident, self.playbooks, variables_of(incident, {}), now)
+        if playbook is None:
+            return Planned()
+        target = target_of(incident, playbook.target)
+        if target is None:
+            message = f"{playbook.name} works on a {playbook.target}, and the telemetry names none for {incident.component}"
+            return Planned(verdict=Verdict(Guard.TARGET, message, "the topology labels are there; see topology"))
+        variables = variables_of(incident, playbook.params)
+        steps = tuple(_bound(step, variables) for step in playbook.steps if _wanted(step, variables))
+        proposals = [self._proposal(step, target, world) for step in steps]
+        plan = Plan(
+            incident_id=incident.id,
+            playbook=playbook.name,
+            playbook_digest=playbook.digest,
+            target=target,
+            effects=tuple(effect for proposal in proposals for effect in proposal.effects),
+            steps=steps,
+            needs_approval=mode is Mode.RECOMMEND or _asks(playbook, variables),
+            approval_expires_after=playbook.approval.expires_after,
+            deadline=playbook.deadline,
+            resolves_when=playbook.resolves_when,
+            impediments=tuple(text for proposal in proposals for text in proposal.impediments),
+            reason=incident.reasons[0],
+        )
+        blockers = [text for proposal in proposals for text in proposal.blockers]
+        if blockers:
+            return Planned(plan, Verdict(Guard.TARGET, "; ".join(blockers), "that is put right"))
+        return Planned(plan)
+
+    def _proposal(self, step: PlannedStep, target: Component, world: World) -> Proposal:
+        action = self.verbs[step.use]
+        return action.plan(bound_arguments(action, step.arguments), target, world)
+
+
+def _bound(step: Step, variables: Mapping[str, object]) -> PlannedStep:
+    arguments = {name: _value(argument, variables) for name, argument in step.arguments.items()}
+    return PlannedStep(step.id, step.use, arguments, step.timeout, step.on_failure)
+
+
+def _value(argument: Argument, variables: Mapping[str, object]) -> Scalar:
+    return argument(variables) if callable(argument) else argument
+
+
+def _wanted(step: Step, variables: Mapping[str, object]) -> bool:
+    return step.condition is None or step.condition(variables) is True
+
+
+def _asks(playbook: Playbook, variables: Mapping[str, object]) -> bool:
+    """Whether a person must be asked. An expression that cannot be evaluated, or gives no boolean, asks."""
+    try:
+        return playbook.approval.when(variables) is not False
+    except Rejected:
+        return True
