@@ -88,6 +88,24 @@ class ContentSettings(Section):
     disabled: tuple[str, ...] = ()
 
 
+class DetectorsSettings(ContentSettings):
+    """Attributes:
+    clear_after: a component is healthy again when it was observed healthy for this long.
+    """
+
+    clear_after: Duration = timedelta(minutes=2)
+
+
+class PlaybooksSettings(Section):
+    """Attributes:
+    params: values for the params that playbooks declare, by playbook and param.
+    """
+
+    path: Path
+    params: dict[str, dict[str, bool | int | float | str]] = Field(default_factory=dict)
+    disabled: tuple[str, ...] = ()
+
+
 class BudgetSettings(Section):
     """How many nodes of a scope may be out of service at once, whoever took them out.
 
@@ -199,9 +217,9 @@ class Config(Section):
     mode: Mode = Mode.OBSERVE
     telemetry: TelemetrySettings = TelemetrySettings()
     topology: TopologySettings = TopologySettings()
-    detectors: ContentSettings = ContentSettings(path=Path("detectors"))
+    detectors: DetectorsSettings = DetectorsSettings(path=Path("detectors"))
     models: ContentSettings = ContentSettings(path=Path("models"))
-    playbooks: ContentSettings = ContentSettings(path=Path("playbooks"))
+    playbooks: PlaybooksSettings = PlaybooksSettings(path=Path("playbooks"))
     budgets: BudgetsSettings = BudgetsSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     cluster: ClusterSettings = ClusterSettings()

@@ -41,6 +41,7 @@ __all__ = [
     "Health",
     "Judgement",
     "Signal",
+    "counter_growth",
     "findings",
     "peers",
 ]
@@ -67,6 +68,17 @@ def findings(
         score, reason, evidence = describe(row)
         found.append(Finding(mode, components[row], Health(int(health[row])), score, reason, basis, evidence))
     return Findings(tuple(found), (Judgement(mode, kind, health),))
+
+
+def counter_growth(window: Floats) -> Floats:
+    """(n_gpus,) by how much a counter grew over `window` (n_ticks, n_gpus), oldest first.
+
+    A fall is a reset, after which counting starts again; a gap hides nothing, the next sample is compared with the last.
+    """
+    last = np.maximum.accumulate(np.where(np.isnan(window), -1, np.arange(len(window))[:, None]), axis=0)
+    filled = np.take_along_axis(window, np.maximum(last, 0), axis=0)
+    growth: Floats = np.nansum(np.clip(np.diff(filled, axis=0), 0, None), axis=0)
+    return growth
 
 
 def peers(frame: Frame) -> NDArray[np.int64]:

@@ -103,7 +103,7 @@ class AgentPower:
             raise _refused(component, answer)
         try:
             document = msgspec.json.decode(answer.body, type=_Document)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             text = f"answered with something else than its power document: {error}; check power.agent_url"
             raise Unavailable(component, text) from error
         return _checked(component, node, document)
@@ -127,7 +127,7 @@ def _bearer(token: str | None) -> Callable[[requests.PreparedRequest], requests.
 def _refused(component: str, answer: Answer) -> Rejected | Unavailable:
     try:
         said = msgspec.json.decode(answer.body, type=_Refusal).error[:300]
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         said = ""
     why = f"{said} ({answer.status})" if said else f"status {answer.status}"
     if answer.status in {401, 403}:

@@ -1,7 +1,7 @@
 """Kubernetes as healer's scheduler, through the official client. What its answers mean is in kubernetes_rules.
 
 The client library serves for what is hard to do oneself: kubeconfig files, credential plugins, rotating tokens, TLS.
-Requests go out through it and bodies come back raw, so that a list of 10,000 pods does not become 10,000 models.
+Requests go out through it and bodies come back raw (see kubernetes_objects).
 Each request ends within its timeout and is sent once: whoever asks decides about asking again.
 """
 
@@ -110,10 +110,12 @@ class KubernetesCluster:
         for _ in range(CORDON_ATTEMPTS):
             seen = self._read_node(node)
             if seen.spec.unschedulable and rules.cordon_owner(seen) == by:
-                return  # also how our own change is read back
+                return
             if seen.spec.unschedulable:
                 raise Conflict(NAME, f"node {node} is already cordoned by {_holder(seen)}")
-            self._patch_unless_changed(seen, change, notes)
+            if self._patch_unless_changed(seen, change, notes):
+                self._check_cordon(node, by=by)
+                return
         raise Unavailable(NAME, f"node {node} changed under each of {CORDON_ATTEMPTS} attempts to cordon it")
 
     def uncordon(self, node: str, *, by: str) -> None:
@@ -144,6 +146,11 @@ class KubernetesCluster:
         if status == 409 and self._is_gone(workload):
             return Eviction(EvictionAnswer.GONE)
         return rules.eviction_answer(status, answer, question)
+
+    def _check_cordon(self, node: str, *, by: str) -> None:
+        """Somebody who lifts it in the same moment means it: the cordon is not set again."""
+        if rules.cordon_owner(self._read_node(node)) != by:
+            raise Conflict(NAME, f"node {node} was cordoned for {by}, and somebody changed that at once")
 
     def _is_gone(self, workload: Workload) -> bool:
         """Whether a conflict was about the uid: the name may belong to another pod by now."""
@@ -185,9 +192,11 @@ class KubernetesCluster:
         while True:
             page = self._ask(kind, question, {**query, "limit": str(PAGE), **({"continue": rest} if rest else {})})
             yield page
-            rest = page.metadata.continue_
-            if not rest:
+            if not page.metadata.continue_:
                 return
+            if page.metadata.continue_ == rest:
+                raise Unavailable(NAME, f"the answer to {question} repeats itself")
+            rest = page.metadata.continue_
 
     def _ask(self, kind: type[Decoded], question: Question, query: Mapping[str, str]) -> Decoded:
         status, body = self._send(question, query=query)
@@ -237,7 +246,7 @@ class KubernetesCluster:
 def _connect(kubeconfig: Path | None, context: str | None) -> ApiClient:
     settings = Configuration(retries=False)
     in_pod = kubeconfig is None and bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
-    source = "service account" if in_pod else str(kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION)
+    source = "the pod's service account" if in_pod else str(kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION)
     try:
         if in_pod:
             load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
@@ -247,9 +256,10 @@ def _connect(kubeconfig: Path | None, context: str | None) -> ApiClient:
             )
         api = ApiClient(settings)
     except (ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
-        hint = "set cluster.kubernetes.kubeconfig and context" if kubeconfig is None else "kubectl config view shows it"
         # Not chained: the library's words may quote the file, and with it a token.
-        raise InvalidDocument(Problem(source, 0, "", _config_fault(error), hint)) from None
+        raise InvalidDocument(
+            Problem(source, 0, "", _config_fault(error), "see cluster.kubernetes.kubeconfig and context")
+        ) from None
     api.user_agent = "healer"
     return api
 
@@ -264,10 +274,8 @@ def _config_fault(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost words that say something, without the library's objects in them."""
-    if isinstance(error, ApiException):
-        return str(error.reason)
-    return re.sub(r"<[^>]*>:? ?|^\(|\)$", "", str(error)) or type(error).__name__
+    words = str(error.reason) if isinstance(error, ApiException) else str(error)
+    return " ".join(words.split()) or type(error).__name__
 
 
 def _holder(seen: NodeObject) -> str:

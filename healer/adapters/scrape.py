@@ -108,7 +108,7 @@ class ScrapeSource:
         self._session.close()
 
     def read(self, at: datetime) -> Reading:
-        """One page of every target. Raises Unavailable when no target gave one, or when there are no targets."""
+        """One page of every target. Raises Unavailable when not one shows a GPU, or when there are no targets."""
         targets, warnings = self._targets(at)
         if not targets:
             raise Unavailable(self.name, "has no targets; set telemetry.scrape.targets or discovery")
@@ -124,8 +124,9 @@ class ScrapeSource:
             if answer.bad:
                 warnings.append(f"{target.name}: a line makes no sense and was left out: {answer.bad}")
             _merge(merged, answer.metrics)
-        if len(silent) == len(targets):
-            raise Unavailable(self.name, f"none of {len(targets)} targets gave a page; the first: {warnings[-1]}")
+        if merged.keys().isdisjoint(SPELLINGS):
+            why = warnings[0] if warnings else "their pages have no metric of a GPU; check the targets"
+            raise Unavailable(self.name, f"none of {len(targets)} targets shows a GPU: {why}")
         return Reading(at, _columns(merged), tuple(sorted(silent)), tuple(warnings))
 
     def _targets(self, at: datetime) -> tuple[tuple[_Target, ...], list[str]]:
@@ -147,7 +148,7 @@ class ScrapeSource:
         answer = self._get(url, _DISCOVERY_LIMIT_BYTES, component=component)
         try:
             groups = msgspec.json.decode(answer.body, type=list[_TargetGroup])
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Unavailable(component, f"answered with something else than target groups: {error}") from error
         found = (_target(address, group.labels) for group in groups for address in group.targets)
         # A target that stays keeps what is known of its page.
@@ -188,7 +189,7 @@ def read_page(
     metrics: dict[str, _Samples] = {}
     now, lines, bad = at.timestamp(), 0, ""
     blocks: dict[str, Labels] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):  # splitlines() would also cut inside labels
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue

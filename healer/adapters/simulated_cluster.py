@@ -161,6 +161,12 @@ class SimulatedCluster:
             self._effects.append(Effect(now, Verb.EVICT, leaving.node, workload=str(leaving)))
             return Eviction(EvictionAnswer.ACCEPTED)
 
+    def add_node(self, name: str, *, rack: str | None) -> None:
+        """A node that joins; one that is there already stays as it is."""
+        with self._lock:
+            self._nodes.setdefault(name, Node(name, ready=True, cordoned=False, rack=rack))
+            self._place_waiting()
+
     def add_workload(
         self, owner: str, *, node: str | None = None, namespace: str = DEFAULT_NAMESPACE, gpus: int = 0
     ) -> None:
@@ -188,18 +194,21 @@ class SimulatedCluster:
     def cordon_by_person(self, node: str) -> None:
         """As with kubectl, a node that is already cordoned stays as it is, and its owner's."""
         with self._lock:
+            self._settle(self._clock.now())
             seen = self._known(node)
             if not seen.cordoned:
                 self._nodes[node] = replace(seen, cordoned=True, cordoned_by=None)
 
     def uncordon_by_person(self, node: str) -> None:
         with self._lock:
+            self._settle(self._clock.now())
             self._nodes[node] = replace(self._known(node), cordoned=False, cordoned_by=None)
             self._place_waiting()
 
     def set_ready(self, node: str, *, ready: bool) -> None:
         """What the scheduler hears from the node itself."""
         with self._lock:
+            self._settle(self._clock.now())
             self._nodes[node] = replace(self._known(node), ready=ready)
             self._place_waiting()
 

@@ -131,16 +131,17 @@ def _known(name: str, shape: Shape) -> str:
 
 
 def _scalar(value: object, text: str) -> Scalar:
+    # CEL's types are subclasses of Python's, but for its boolean, which is an int.
     match value:
-        case None:
-            return None
+        case None | bool():
+            return value
         case celpy.celtypes.BoolType():
             return bool(value)
-        case celpy.celtypes.IntType() | celpy.celtypes.UintType():
+        case int():
             return int(value)
-        case celpy.celtypes.DoubleType():
+        case float():
             return float(value)
-        case celpy.celtypes.StringType():
+        case str():
             return str(value)
         case _:
             raise Rejected("expression", f"{text!r} gives a {type(value).__name__}, not a plain value")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from healer.content.expressions import compile_expression
-from healer.documents import Document, KeyPath, read_document
+from healer.documents import Document, KeyPath, nearest, read_document
 from healer.domain.component import ComponentKind
 from healer.domain.finding import FailureMode
 from healer.domain.playbook import ApprovalRule, Argument, Expression, OnFailure, Playbook, ResolvesWhen, Scalar, Step
@@ -53,8 +54,14 @@ class _Document(Section):
     steps: Annotated[tuple[_Step, ...], Field(min_length=1)]
 
 
-def load_playbooks(folder: Path, *, disabled: Sequence[str] = ()) -> tuple[Playbook, ...]:
-    """Every *.yaml in the folder, by name. Raises InvalidDocument with the problems of all of them together."""
+def load_playbooks(
+    folder: Path, *, params: Mapping[str, Mapping[str, Scalar]], disabled: Sequence[str] = ()
+) -> tuple[Playbook, ...]:
+    """Every *.yaml in the folder, by name. Raises InvalidDocument with the problems of all of them together.
+
+    Args:
+        params: the deployment's values for the params that playbooks declare, by playbook and param.
+    """
     if not folder.is_dir():
         raise InvalidDocument(Problem(str(folder), 0, "playbooks.path", "no such folder"))
     playbooks: dict[str, Playbook] = {}
@@ -69,9 +76,33 @@ def load_playbooks(folder: Path, *, disabled: Sequence[str] = ()) -> tuple[Playb
         if playbook.name in playbooks:
             problems.append(document.problem(("name",), f"another playbook is named {playbook.name}"))
         playbooks[playbook.name] = playbook
+    problems += _strangers(playbooks, params, disabled)
     if problems:
         raise InvalidDocument(*problems)
-    return tuple(playbook for name, playbook in playbooks.items() if name not in disabled)
+    return tuple(
+        replace(playbook, params={**playbook.params, **params.get(name, {})})
+        for name, playbook in playbooks.items()
+        if name not in disabled
+    )
+
+
+def _strangers(
+    playbooks: Mapping[str, Playbook], params: Mapping[str, Mapping[str, Scalar]], disabled: Sequence[str]
+) -> list[Problem]:
+    """What the configuration says of playbooks and params that do not exist."""
+    found = [
+        Problem("config.yaml", 0, f"playbooks.{key}.{name}", "no such playbook", nearest(name, playbooks))
+        for key, names in (("disabled", disabled), ("params", tuple(params)))
+        for name in names
+        if name not in playbooks
+    ]
+    return found + [
+        Problem("config.yaml", 0, f"playbooks.params.{name}.{param}", "no such param", nearest(param, playbooks[name].params))
+        for name, values in params.items()
+        if name in playbooks
+        for param in values
+        if param not in playbooks[name].params
+    ]
 
 
 def parse_playbook(document: Document) -> Playbook:

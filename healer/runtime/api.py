@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 
 from healer.adapters.slack import Click, SlackInteractions, parse_interaction, reply
 from healer.config import HttpSettings
-from healer.errors import Conflict, HealerError, NotFound, NotPermitted
+from healer.errors import HealerError, NotFound, NotPermitted
 from healer.policy.approval import Ground
 from healer.ports import Clock, Journal
 from healer.runtime import console as console_pages
@@ -28,8 +28,10 @@ from healer.runtime.decisions import Declined, decide
 from healer.runtime.metrics import exposition
 from healer.runtime.openapi import Extra, document
 from healer.runtime.operations import OPERATIONS, Call, Operation
-from healer.runtime.snapshot import Board, Snapshot
+from healer.runtime.readiness import why_not_ready
+from healer.runtime.snapshot import Board
 from healer.runtime.web import (
+    PROTECTIVE,
     BadRequest,
     ProtectiveHeaders,
     Site,
@@ -42,7 +44,6 @@ from healer.runtime.web import (
 
 PREFIX = "/api/v1"
 _MACHINE_PATHS = ("/api/", "/-/", "/slack/", "/metrics")
-_TURNS_MISSED = 5
 _log = structlog.get_logger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -51,7 +52,12 @@ EXTRAS = (
     Extra("GET", "/-/healthy", "The process serves", {"200": "It does"}),
     Extra("GET", "/-/ready", "The newest turn of the loop succeeded", {"200": "It did", "503": "Why not"}),
     Extra(
-        "GET", "/metrics", "The daemon's own metrics; open on loopback", {"200": "Text"}, CONTENT_TYPE_LATEST, open=False
+        "GET",
+        "/metrics",
+        "The daemon's own metrics; open on loopback",
+        {"200": "Text"},
+        CONTENT_TYPE_LATEST,
+        open=False,
     ),
     Extra(
         "POST",
@@ -101,19 +107,6 @@ def build_app(
         middleware=[Middleware(ProtectiveHeaders)],
         exception_handlers={HealerError: _refused, HTTPException: _not_routed, Exception: _unexpected},
     )
-
-
-def why_not_ready(snapshot: Snapshot, now: datetime, interval: timedelta) -> str | None:
-    """None when the newest turn succeeded and is not too long ago."""
-    error = snapshot.figures.last_error
-    if snapshot.at is None:
-        return "no turn has succeeded yet" + (f": {error}" if error else "")
-    if error:
-        return f"the newest turn failed: {error}"
-    age_s = (now - snapshot.at).total_seconds()
-    if age_s > _TURNS_MISSED * interval.total_seconds():
-        return f"the newest turn ended {age_s:.0f} s ago; one is due every {interval.total_seconds():g} s"
-    return None
 
 
 async def _healthy(_request: Request) -> Response:
@@ -214,7 +207,10 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    return _answer(request, 500, "internal", f"unexpected; the log has it as {log_unexpected(request, error)}")
+    """Answers outside of all middleware, so the protective headers are put on here."""
+    answer = _answer(request, 500, "internal", f"unexpected; the log has it as {log_unexpected(request, error)}")
+    answer.headers.update(PROTECTIVE)
+    return answer
 
 
 def _answer(request: Request, status: int, code: str, message: str) -> Response:

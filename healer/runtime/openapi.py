@@ -88,6 +88,8 @@ def _answer(text: str, schema: Json) -> Json:
 
 
 def _extra(extra: Extra) -> Json:
-    answers = {status: {"description": text, "content": {extra.media_type: {}}} for status, text in extra.answers.items()}
+    answers = {
+        status: {"description": text, "content": {extra.media_type: {}}} for status, text in extra.answers.items()
+    }
     security: Json = {"security": []} if extra.open else {}
     return {"summary": extra.summary, "responses": answers, **security}

@@ -182,16 +182,12 @@ def unknown_path(path: str) -> NotFound:
 
 
 OPERATIONS = (
-    Operation(
-        "GET", "/incidents", "Incidents, newest first", Role.VIEWER, IncidentList, _incidents, query=("limit",)
-    ),
+    Operation("GET", "/incidents", "Incidents, newest first", Role.VIEWER, IncidentList, _incidents, query=("limit",)),
     Operation("GET", "/incidents/{id}", "One incident with its plan", Role.VIEWER, IncidentView, _incident),
     Operation("GET", "/runs", "Runs, newest first", Role.VIEWER, RunList, _runs, query=("limit",)),
     Operation("GET", "/runs/{id}", "One run with every effect it intended", Role.VIEWER, RunDetailView, _run),
     Operation("POST", "/runs/{id}/cancel", "Undo what a run did", Role.APPROVER, RunView, _cancel, takes=Reason),
-    Operation(
-        "GET", "/approvals", "Approvals, newest first", Role.VIEWER, ApprovalList, _approvals, query=("limit",)
-    ),
+    Operation("GET", "/approvals", "Approvals, newest first", Role.VIEWER, ApprovalList, _approvals, query=("limit",)),
     Operation("GET", "/approvals/{id}", "One approval with its plan", Role.VIEWER, ApprovalView, _approval),
     Operation(
         "POST", "/approvals/{id}/approve", "Approve the plan", Role.APPROVER, ApprovalView, _approve, takes=Reason

@@ -29,7 +29,7 @@ from healer.domain.playbook import ResolvesWhen
 from healer.domain.reading import Reading
 from healer.domain.run import Done, Failed, Run, RunState
 from healer.domain.verdict import Guard, Mode, Verdict
-from healer.errors import Conflict, HealerError, NotFound, Unavailable
+from healer.errors import Conflict, HealerError, NotFound
 from healer.policy.budget import DisruptionBudget
 from healer.policy.correlation import correlate
 from healer.policy.guards import Situation, budget_line, first_verdict, leases_of
@@ -109,10 +109,15 @@ class Operator:
         started = self._clock.now()
         self.take(self._outside.source.read(started), started)
 
-    def take(self, reading: Reading, started: datetime) -> None:
-        """The turn from its reading on: the same for the live daemon and for a replay of history."""
+    def take(self, reading: Reading, started: datetime, *, seen: Callable[[Frame], None] = lambda _frame: None) -> None:
+        """The turn from its reading on: the same for the live daemon and for a replay of history.
+
+        Args:
+            seen: told of the frame before anything is concluded from it; a replay learns its nodes so.
+        """
         frame, findings = self._detect(self._window.add(reading))
         self._frame = frame
+        seen(frame)
         fleet = self._observe_fleet()
         with self._deciding:
             live = self._journal.incidents(open_only=True)
@@ -426,7 +431,11 @@ class Operator:
                 component=str(incident.component),
                 story=incident.story,
             )
-            detail = {"failure_mode": incident.failure_mode, "component": incident.component.key}
+            detail = {
+                "failure_mode": incident.failure_mode,
+                "component": incident.component.key,
+                "name": str(incident.component),
+            }
             write.audit(
                 self._clock.now(),
                 "healer",
@@ -462,7 +471,3 @@ def failed_turn(board: Board, error: Exception) -> None:
     last = board.look()
     figures = replace(last.figures, failed_turns=last.figures.failed_turns + 1, last_error=str(error))
     board.pin(replace(last, figures=figures))
-    if isinstance(error, Unavailable):
-        _log.warning("turn failed", error=str(error))
-    else:
-        _log.error("turn failed", error=str(error), exc_info=error)

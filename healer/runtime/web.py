@@ -24,7 +24,7 @@ BODY_LIMIT = 1 << 20  # bytes
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
-_HEADERS: Mapping[str, str] = {
+PROTECTIVE: Mapping[str, str] = {
     "content-security-policy": (
         "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
     ),
@@ -153,7 +153,7 @@ class ProtectiveHeaders:
         async def send_protected(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(_HEADERS)
+                headers.update(PROTECTIVE)
                 headers["cache-control"] = (
                     "public, max-age=3600" if scope["path"].startswith("/static/") else "no-store"
                 )

@@ -127,4 +127,6 @@ def convert(spelling: Spelling, exported: NDArray[np.float64]) -> NDArray[np.flo
         blank |= (exported >= _INT32_BLANK) & (exported < _INT32_END)
     if spelling.zero_is_blank:
         blank |= exported == 0
-    return np.where(blank | ~np.isfinite(exported), np.nan, exported * spelling.scale)
+    with np.errstate(over="ignore"):
+        converted = exported * spelling.scale
+    return np.where(blank | ~np.isfinite(converted), np.nan, converted)

@@ -40,12 +40,14 @@ class Window:
         self._models: list[str] = []
         self._last_sample: Floats = np.empty(0)  # (n_gpus,) unix seconds, NaN where the source gave no time
         self._last_seen: Floats = np.empty(0)  # (n_gpus,) unix seconds of the reading that had the GPU
+        self._renewed: set[int] = set()  # the rows that the reading at hand has named so far
         self._ticks: deque[tuple[datetime, dict[Signal, Floats], dict[str, float]]] = deque()
 
     def add(self, reading: Reading) -> Frame:
         """Take one reading in and return the frame as of its time."""
         now: dict[Signal, Floats] = {}
         homeless = 0
+        self._renewed.clear()
         order = {metric: position for position, metric in enumerate(SPELLINGS)}
         known = sorted((c for c in reading.columns if c.metric in SPELLINGS), key=lambda column: order[column.metric])
         for column in known:
@@ -92,7 +94,11 @@ class Window:
             self._last_sample = np.append(self._last_sample, np.nan)
             self._last_seen = np.append(self._last_seen, np.nan)
         elif component != self._components[row]:
-            self._components[row] = _merged(component, self._components[row])
+            before = self._components[row]
+            # A job that has ended takes its label along; the other labels only ever move.
+            kept = before if row in self._renewed else replace(before, job=None)
+            self._components[row] = _merged(component, kept)
+        self._renewed.add(row)
         return row
 
     def _rack_power(self, reading: Reading) -> dict[str, float]:
@@ -101,10 +107,10 @@ class Window:
             if column.metric != self._rules.rack_power:
                 continue
             stale = reading.at.timestamp() - column.times > self._max_age.total_seconds()
-            for labels, value, is_stale in zip(column.labels, column.values, stale, strict=True):
-                rack = rack_of(labels, self._rules)
-                if rack is not None and not is_stale and np.isfinite(value):
-                    power[str(rack.rack)] = float(value)
+            for i in np.argsort(np.nan_to_num(column.times, nan=-np.inf), kind="stable").tolist():
+                rack = rack_of(column.labels[i], self._rules)
+                if rack is not None and not stale[i] and np.isfinite(column.values[i]):
+                    power[str(rack.rack)] = float(column.values[i])
         return power
 
     def _forget(self, at: datetime) -> None:

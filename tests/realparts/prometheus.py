@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import tempfile
+import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -37,7 +38,7 @@ def find_prometheus() -> Programs | None:
 
 
 def require(part: str) -> Programs:
-    """The programs of `part`. Skips the test without them, or fails it if HEALER_TEST_REQUIRE says they must be there."""
+    """The programs of `part`; without them the test is skipped, or fails if HEALER_TEST_REQUIRE names the part."""
     found = find_prometheus()
     if found is not None:
         return found
@@ -61,7 +62,8 @@ class RunningPrometheus:
         self._data = blocks if blocks is not None else Path(self._folder.name) / "data"
         self._config = Path(self._folder.name) / "prometheus.yml"
         self._config.write_text(
-            f"global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n{scrape_configs}\n",
+            "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
+            f"scrape_configs:\n{textwrap.indent(scrape_configs, '  ')}\n",
             encoding="utf-8",
         )
         self._port = _free_port()

@@ -1,0 +1,5 @@
+"""`python -m healer`."""
+
+from healer.cli import main
+
+main()

@@ -1,0 +1,52 @@
+"""`healer check` and `healer init`: a deployment's four names, validated and written out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from healer.cli.options import reference_folder
+from healer.config import load_config
+from healer.errors import HealerError
+from healer.runtime.wiring import load_content
+
+_NAMES = ("config.yaml", "detectors", "playbooks", "models")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+def check(folder: Path | None) -> None:
+    """Validate the config, detectors, playbooks and models of FOLDER (default: this one, else the reference)."""
+    root = folder or (Path() if Path("config.yaml").is_file() else reference_folder())
+    config = load_config(root / "config.yaml")
+    content = load_content(config)
+    click.echo(f"{root / 'config.yaml'}: mode {config.mode}, telemetry from {config.telemetry.source}")
+    for name, parts in (
+        ("detectors", [part.name for part in content.detectors]),
+        ("models", [f"{part.name} {part.manifest.version}" for part in content.models]),
+        ("playbooks", [part.name for part in content.playbooks]),
+    ):
+        click.echo(f"{len(parts)} {name}: {', '.join(parts) or 'none'}")
+    for mode in sorted({str(mode) for part in content.detectors for mode in part.modes}):
+        answered = [p.name for p in content.playbooks if mode in p.failure_modes]
+        click.echo(f"  {mode}: {', '.join(answered) or 'no playbook; it is reported only'}")
+    click.echo("ok")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def init(folder: Path) -> None:
+    """Write the reference deployment to FOLDER: config.yaml, detectors/, playbooks/, models/."""
+    taken = [name for name in _NAMES if (folder / name).exists()]
+    if taken:
+        raise HealerError(f"{folder} already has {', '.join(taken)}; nothing was written")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _NAMES:
+        source = reference_folder() / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    click.echo(f"wrote {', '.join(_NAMES)} to {folder}; now: healer check {folder}")

@@ -1,0 +1,88 @@
+"""What the commands share: the options, where the configuration is looked for, and how data is printed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+import healer
+from healer.config import Config, load_config
+from healer.schema import parse_duration
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_SYSTEM_CONFIG = Path("/etc/healer/config.yaml")
+
+
+class DurationType(click.ParamType[timedelta]):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class MomentType(click.ParamType[datetime]):
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a time; write it like 2026-11-20T18:00:00Z", param, ctx)
+        if moment.tzinfo is None:
+            self.fail(f"{value!r} names no time zone; append Z for UTC", param, ctx)
+        return moment.astimezone(UTC)
+
+
+def config_option(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    option: Callable[[Callable[_P, _R]], Callable[_P, _R]] = click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path),
+        default=None,
+        help="Default: ./config.yaml, then /etc/healer/config.yaml, then the reference deployment.",
+    )
+    return option(command)
+
+
+def json_option(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    option: Callable[[Callable[_P, _R]], Callable[_P, _R]] = click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON."
+    )
+    return option(command)
+
+
+def find_config(given: Path | None) -> Config:
+    """The configuration at the first place that has one. Raises InvalidDocument."""
+    places = (Path("config.yaml"), _SYSTEM_CONFIG, reference_folder() / "config.yaml")
+    return load_config(given or next(place for place in places if place.is_file()))
+
+
+@functools.cache
+def reference_folder() -> Path:
+    """The reference deployment: inside the wheel, or the project's root in a checkout."""
+    package = Path(healer.__file__).parent
+    inside = package / "_reference"
+    return inside if inside.is_dir() else package.parent
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+    if not rows:
+        click.echo(empty)
+        return
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    Console(soft_wrap=True).print(table)

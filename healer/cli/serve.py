@@ -1,0 +1,134 @@
+"""`healer run` and `healer simulate`: what stays up until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import structlog
+
+from healer.adapters.scrape import ScrapeSource
+from healer.adapters.sql import SqlJournal
+from healer.cli.options import config_option, find_config
+from healer.config import Config
+from healer.ports import Cluster, PowerControl, TelemetrySource
+from healer.runtime.daemon import Daemon
+from healer.runtime.operator import Outside
+from healer.runtime.snapshot import Board, Snapshot
+from healer.runtime.wiring import (
+    WallClock,
+    build_channel,
+    build_cluster,
+    build_operator,
+    build_power,
+    build_source,
+    load_content,
+)
+from healer.sim.cluster import populated_cluster
+from healer.sim.faultfile import load_faults
+from healer.sim.fleet import SimulatedFleet
+from healer.sim.server import FleetServer
+
+
+@click.command()
+@config_option
+def run(config_path: Path | None) -> None:
+    """The daemon. Stops cleanly on SIGTERM or SIGINT; killed at any instant, it goes on where it was."""
+    log_to_stderr()
+    config = find_config(config_path)
+    with contextlib.ExitStack() as stack:
+        simulated = config.telemetry.source == "simulator"
+        server = stack.enter_context(FleetServer(SimulatedFleet())) if simulated else None
+        source = build_source(config) if server is None else simulated_source(server, config)
+        cluster = build_cluster(config)
+        if config.cluster.kind == "simulated":
+            fleet = SimulatedFleet() if server is None else server.fleet
+            cluster = populated_cluster(fleet.layout, WallClock())
+        stopping = threading.Event()
+        stop_on_signals(stopping)
+        daemon = stack.enter_context(
+            built_daemon(config, stopping=stopping, source=source, cluster=cluster, power=build_power(config))
+        )
+        daemon.run()
+
+
+@contextlib.contextmanager
+def built_daemon(
+    config: Config,
+    *,
+    stopping: threading.Event,
+    source: TelemetrySource,
+    cluster: Cluster | None,
+    power: PowerControl | None,
+    console: bool = True,
+) -> Iterator[Daemon]:
+    """A daemon with its parts wired; its journal is closed at the end. Raises InvalidDocument, Unavailable."""
+    content = load_content(config)
+    outside = Outside(source=source, cluster=cluster, power=power, channel=build_channel(config.approvals.slack))
+    journal = SqlJournal(config.state.url)
+    try:
+        board, clock = Board(Snapshot(config.mode)), WallClock()
+        operator = build_operator(config, content=content, outside=outside, journal=journal, board=board, clock=clock)
+        yield Daemon(config, operator, journal, board, clock, stopping, console)
+    finally:
+        journal.close()
+
+
+def simulated_source(server: FleetServer, config: Config) -> ScrapeSource:
+    """The simulated fleet's exporters, over HTTP as real ones are."""
+    timeout_s = config.telemetry.scrape.timeout.total_seconds()
+    return ScrapeSource(discovery=f"{server.url}/sd", timeout_s=timeout_s, rack_power=config.topology.rack_power)
+
+
+def stop_on_signals(stopping: threading.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+
+
+def log_to_stderr() -> None:
+    """Key-values on standard error: for people on a terminal, as JSON lines for everything else."""
+    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+
+@click.command()
+@click.option("--racks", default=2, show_default=True, type=click.IntRange(1))
+@click.option("--nodes", default=8, show_default=True, type=click.IntRange(1), help="In all, spread over the racks.")
+@click.option("--gpus", default=8, show_default=True, type=click.IntRange(1, 16), help="Per node.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--faults", "faults_path", type=click.Path(path_type=Path), help="A YAML file of faults.")
+@click.option("--listen", default="127.0.0.1:9400", show_default=True, metavar="ADDR")
+@click.option("--speed", default=1.0, show_default=True, help="Simulated seconds per second.")
+def simulate(
+    *, racks: int, nodes: int, gpus: int, seed: int, faults_path: Path | None, listen: str, speed: float
+) -> None:
+    """Exporters and node agents of a simulated fleet, in dcgm-exporter's format, until stopped."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit():
+        raise click.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
+    fleet = SimulatedFleet(racks=racks, nodes=nodes, gpus=gpus, seed=seed)
+    if faults_path is not None:
+        fleet.schedule(load_faults(faults_path, fleet.layout))
+    stopping = threading.Event()
+    stop_on_signals(stopping)
+    with FleetServer(fleet, host=host, port=int(port), speed=speed) as server:
+        click.echo(f"{fleet.layout.n_gpus} GPUs on {nodes} nodes in {racks} racks at {server.url}")
+        click.echo(f"  Prometheus discovery  http_sd_configs: [{{url: {server.url}/sd}}]")
+        click.echo(f"  node agents           power: {{agent_url: '{server.url}/agents/{{node}}/power'}}")
+        stopping.wait()

@@ -1,0 +1,160 @@
+"""The backtest: stored telemetry through the very same turn, in observe mode.
+
+The scheduler and the agents of the time are gone. In their place stand the nodes that the telemetry names, idle and in
+service, and the power limits that it reports: enough to say what would have been planned, not what it would have moved.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from healer.adapters.simulated_cluster import SimulatedCluster
+from healer.adapters.sql import SqlJournal
+from healer.config import Config
+from healer.domain.fleet import GpuPower
+from healer.domain.frame import Frame
+from healer.domain.reading import Reading
+from healer.domain.signal import Signal
+from healer.domain.verdict import Mode
+from healer.errors import Rejected, Unavailable
+from healer.ports import TelemetryHistory
+from healer.runtime.operator import Outside
+from healer.runtime.snapshot import Board, Snapshot
+from healer.runtime.views import IncidentView, incident_view
+from healer.runtime.wiring import Content, build_operator
+from healer.schema import format_duration
+
+_MANY = 1_000_000
+_LEASE = timedelta(days=36500)
+
+
+class WindowView(msgspec.Struct, frozen=True):
+    start: datetime
+    end: datetime
+    step: str
+
+
+class StatsView(msgspec.Struct, frozen=True):
+    samples: int
+    gpus: int
+    ticks: int
+    wall_s: float
+    warnings: list[str]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What `healer backtest --json` prints."""
+
+    window: WindowView
+    incidents: list[IncidentView]
+    stats: StatsView
+
+
+def backtest(
+    config: Config,
+    content: Content,
+    history: TelemetryHistory,
+    *,
+    start: datetime,
+    end: datetime,
+    step: timedelta,
+    progress: Callable[[datetime], None],
+) -> Report:
+    """Replay [start, end] and report. Raises Unavailable if the history cannot be had."""
+    began = time.monotonic()
+    observing = config.model_copy(update={"mode": Mode.OBSERVE})
+    with tempfile.TemporaryDirectory(prefix="healer-backtest-") as folder:
+        journal = SqlJournal(f"sqlite:///{Path(folder) / 'journal.db'}")
+        try:
+            replay = _Replay(observing, content, journal, start)
+            for reading in history.replay(start, end, step):
+                replay.take(reading)
+                progress(reading.at)
+            incidents = [incident_view(incident) for incident in reversed(journal.incidents(limit=_MANY))]
+        finally:
+            journal.close()
+    stats = StatsView(
+        samples=replay.samples,
+        gpus=replay.gpus,
+        ticks=replay.ticks,
+        wall_s=round(time.monotonic() - began, 3),
+        warnings=sorted(replay.warnings),
+    )
+    return Report(WindowView(start, end, format_duration(step)), incidents, stats)
+
+
+class _Replay:
+    """Implements the clock, and stands in for the telemetry source and the agents, at the time of the newest reading."""
+
+    name = "replay"
+
+    def __init__(self, config: Config, content: Content, journal: SqlJournal, start: datetime) -> None:
+        self.samples = self.gpus = self.ticks = 0
+        self.warnings: set[str] = set()
+        self._now = start
+        self._board = Board(Snapshot(config.mode))
+        self._cluster = SimulatedCluster({}, clock=self)
+        journal.lead("backtest", start, _LEASE)
+        outside = Outside(source=self, cluster=self._cluster, power=self)
+        self._operator = build_operator(
+            config, content=content, outside=outside, journal=journal, board=self._board, clock=self
+        )
+
+    def now(self) -> datetime:
+        return self._now
+
+    def read(self, at: datetime) -> Reading:
+        raise Unavailable("replay", f"has nothing beyond its own readings, asked for {at}")
+
+    def take(self, reading: Reading) -> None:
+        self._now = reading.at
+        self._operator.take(reading, reading.at, seen=self._meet_nodes)
+        frame = self._frame()
+        self.samples += reading.samples
+        self.gpus = max(self.gpus, len(frame.gpus))
+        self.ticks += 1
+        self.warnings.update(frame.warnings)
+
+    def limits(self, node: str) -> tuple[GpuPower, ...]:
+        frame = self._frame()
+        rows = [row for row, gpu in enumerate(frame.gpus.components) if gpu.node == node]
+        limit, power = frame.latest(Signal.POWER_LIMIT), frame.latest(Signal.POWER)
+        if np.isnan(limit[rows]).any() or np.isnan(power[rows]).any():
+            raise Unavailable("replay", f"the telemetry of {node} has no power limits")
+        return tuple(
+            GpuPower(
+                node=node,
+                gpu=index,
+                uuid=str(frame.gpus.components[row].uuid),
+                limit_w=float(limit[row]),
+                default_w=float(limit[row]),
+                min_w=0.0,
+                max_w=float(limit[row]),
+                power_w=float(power[row]),
+            )
+            for index, row in enumerate(rows)
+        )
+
+    def set_limits(self, node: str, limits_w: Mapping[int, float], *, ttl: timedelta, fallback_w: float) -> None:
+        raise Rejected("replay", f"nothing acts in a backtest: {node} {limits_w} {ttl} {fallback_w}")
+
+    def restore(self, node: str, gpus: Sequence[int]) -> None:
+        raise Rejected("replay", f"nothing acts in a backtest: {node} {gpus}")
+
+    def _meet_nodes(self, frame: Frame) -> None:
+        for gpu in frame.gpus.components:
+            if gpu.node is not None:
+                self._cluster.add_node(gpu.node, rack=gpu.rack)
+
+    def _frame(self) -> Frame:
+        frame = self._board.look().frame
+        if frame is None:
+            raise Unavailable("replay", "nothing was replayed yet")
+        return frame

@@ -1,0 +1,161 @@
+"""The daemon: leads, keeps the loops going, serves HTTP, and stops cleanly. It decides nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from starlette.applications import Starlette
+
+from healer.adapters.slack import SlackInteractions
+from healer.config import Config
+from healer.errors import Conflict, Fenced, HealerError
+from healer.ports import Clock, Journal
+from healer.runtime.api import build_app
+from healer.runtime.auth import ResolvedToken, Role
+from healer.runtime.operator import Operator, failed_turn
+from healer.runtime.server import HttpServer
+from healer.runtime.snapshot import Board
+
+_PURSUIT = timedelta(seconds=1)
+_HEARTBEAT = timedelta(seconds=5)
+_LEASE = timedelta(seconds=20)
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Daemon:
+    """Attributes:
+    stopping: set by a signal, or by the daemon itself when it is fenced.
+    pursuit: how often runs and answers are looked at.
+    """
+
+    config: Config
+    operator: Operator
+    journal: Journal
+    board: Board
+    clock: Clock
+    stopping: threading.Event
+    console: bool = True
+    pursuit: timedelta = _PURSUIT
+
+    def run(self, *, started: Callable[[int], None] = lambda _port: None) -> None:
+        """Lead and work until `stopping` is set.
+
+        Args:
+            started: called with the HTTP port once everything works.
+
+        Raises:
+            Conflict: another process leads.
+            Fenced: another process took over meanwhile.
+            Unavailable: the journal, or the address to listen on.
+        """
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        self.journal.lead(holder, self.clock.now(), _LEASE)
+        server = HttpServer(self._app(), self.config.http.host, self.config.http.port)
+        port = server.start()
+        fenced: list[Fenced] = []
+        scheduler = self._scheduler(holder, fenced)
+        try:
+            scheduler.start()
+            _log.info("started", mode=str(self.config.mode), listen=f"{self.config.http.host}:{port}", holder=holder)
+            started(port)
+            self.stopping.wait()
+        finally:
+            scheduler.shutdown(wait=True)
+            server.stop()
+        if fenced:
+            raise fenced[0]
+
+    def _scheduler(self, holder: str, fenced: list[Fenced]) -> BackgroundScheduler:
+        # A thread for each loop: a telemetry source that hangs must not hold up a drain, nor Slack either of them.
+        scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(4)}, timezone="UTC")
+        loops: tuple[tuple[str, timedelta, Callable[[], None]], ...] = (
+            ("turn", self.config.telemetry.interval, self.operator.turn),
+            ("pursue", self.pursuit, self.operator.pursue),
+            ("announce", self.pursuit, self.operator.announce),
+            ("lead", _HEARTBEAT, lambda: self._lead(holder)),
+        )
+        for name, every, body in loops:
+            loop = _Loop(name, body, self.board, self.stopping, fenced)
+            scheduler.add_job(
+                loop.once,
+                "interval",
+                seconds=every.total_seconds(),
+                next_run_time=self.clock.now(),
+                max_instances=1,
+                coalesce=True,
+                misfire_grace_time=None,
+            )
+        return scheduler
+
+    def _lead(self, holder: str) -> None:
+        try:
+            self.journal.lead(holder, self.clock.now(), _LEASE)
+        except Conflict as error:
+            raise Fenced(str(error)) from error
+
+    def _app(self) -> Starlette:
+        http, slack = self.config.http, self.config.approvals.slack
+        tokens = {
+            token.name: ResolvedToken(Role[token.role.upper()], token.token.read(f"http.tokens[{i}].token"))
+            for i, token in enumerate(http.tokens)
+        }
+        interactions = None
+        if slack is not None and slack.signing_secret is not None:
+            secret = slack.signing_secret.read("approvals.slack.signing_secret")
+            interactions = SlackInteractions(secret, slack.api_url)
+        return build_app(
+            journal=self.journal,
+            board=self.board,
+            clock=self.clock,
+            approvers=self.config.approvals.approvers,
+            http=http,
+            tokens=tokens,
+            slack=interactions,
+            console=self.console,
+            interval=self.config.telemetry.interval,
+        )
+
+
+class _Loop:
+    """One loop's body behind the one boundary that nothing passes but the end of the process."""
+
+    def __init__(
+        self, name: str, body: Callable[[], None], board: Board, stopping: threading.Event, fenced: list[Fenced]
+    ) -> None:
+        self._name = name
+        self._body = body
+        self._board = board
+        self._stopping = stopping
+        self._fenced = fenced
+        self._trouble = ""
+
+    def once(self) -> None:
+        try:
+            self._body()
+        except Fenced as error:
+            self._fenced.append(error)
+            self._stopping.set()
+        except Exception as error:  # a turn may fail for any reason; the next one starts from what is observed then
+            self._report(error)
+        else:
+            if self._trouble:
+                _log.info("works again", loop=self._name)
+            self._trouble = ""
+
+    def _report(self, error: Exception) -> None:
+        """Log the trouble once, not every turn; a failed observation is also shown."""
+        if self._name == "turn":
+            failed_turn(self._board, error)
+        if str(error) != self._trouble:
+            unexpected = not isinstance(error, HealerError)
+            _log.error("loop failed", loop=self._name, error=str(error), exc_info=error if unexpected else None)
+        self._trouble = str(error)

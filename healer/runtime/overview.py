@@ -1,0 +1,210 @@
+"""The overview: everything that the console's first page shows, put together by pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import numpy as np
+
+from healer.domain.approval import Approval, ApprovalState
+from healer.domain.frame import Floats, Frame
+from healer.domain.incident import Incident
+from healer.domain.run import EffectRecord, Run, RunState
+from healer.policy.approval import may_decide
+from healer.runtime.auth import Identity, Role
+from healer.runtime.fleet_views import Condition, NodeView, conditions, node_views
+from healer.runtime.snapshot import Snapshot
+
+SPARK_WIDTH, SPARK_HEIGHT = 160.0, 32.0
+_MOST_POINTS = 80
+_MOST_CELLS = 2048  # GPUs; a larger fleet shows only the nodes that have something to see
+_MOST_RACKS, _MOST_NODES = 60, 64
+_NUMBERED = re.compile(r"(\D*)([0-9]{0,15})")
+_QUIET = frozenset({Condition.HEALTHY, Condition.PARTIAL})
+
+
+@dataclass(frozen=True, slots=True)
+class PowerPlot:
+    """Rack power against its budget, in the units of an SVG of SPARK_WIDTH by SPARK_HEIGHT.
+
+    Attributes:
+        lines: one polyline per stretch without a gap.
+        budget_y: where the budget lies; None without a budget.
+    """
+
+    power_w: float | None
+    budget_w: float | None
+    lines: tuple[str, ...]
+    budget_y: float | None
+
+    @property
+    def over(self) -> bool:
+        return self.power_w is not None and self.budget_w is not None and self.power_w > self.budget_w
+
+    @property
+    def share(self) -> float | None:
+        """Of the budget, 0 to 1 and more."""
+        return None if self.power_w is None or self.budget_w is None else self.power_w / self.budget_w
+
+
+@dataclass(frozen=True, slots=True)
+class RackPanel:
+    """Attributes:
+    quiet: nodes that are not drawn because there is nothing to see on them.
+    more: nodes that are not drawn although there is.
+    """
+
+    name: str
+    nodes: tuple[NodeView, ...]
+    quiet: int
+    more: int
+    plot: PowerPlot | None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPanel:
+    """Attributes:
+    quiet: racks that are not drawn because there is nothing to see on them.
+    more: racks that are not drawn although there is.
+    """
+
+    counts: Mapping[Condition, int]
+    racks: tuple[RackPanel, ...]
+    quiet: int
+    more: int
+
+    @property
+    def gpus(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A pending approval; `hindrance` says why the reader may not answer it, None if they may."""
+
+    approval: Approval
+    incident: Incident | None
+    hindrance: str | None
+
+
+class StepMark(StrEnum):
+    DONE = "done"
+    CURRENT = "current"
+    STOPPED = "stopped"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class RunPanel:
+    run: Run
+    effects: tuple[EffectRecord, ...]
+
+    @property
+    def marks(self) -> tuple[StepMark, ...]:
+        return tuple(_mark(self.run, index) for index in range(len(self.run.plan.steps)))
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What the page shows of the journal."""
+
+    questions: tuple[Question, ...]
+    answered: tuple[Approval, ...]
+    incidents: tuple[Incident, ...]
+    runs: tuple[RunPanel, ...]
+
+
+def fleet_panel(snapshot: Snapshot, frame: Frame) -> FleetPanel:
+    counted = Counter(conditions(snapshot, frame).tolist())
+    by_rack: dict[str, list[NodeView]] = {str(component.rack): [] for component in frame.racks.components}
+    for node in node_views(snapshot):
+        by_rack.setdefault(node.rack or "", []).append(node)
+    fold = len(frame.gpus) > _MOST_CELLS
+    plots = dict(_plots(frame))
+    racks = [_rack_panel(name, by_rack[name], plots.get(name), fold=fold) for name in sorted(by_rack, key=_natural)]
+    worth = [rack for rack in racks if not fold or rack.nodes or (rack.plot is not None and rack.plot.over)]
+    shown = worth[:_MOST_RACKS] if fold else worth
+    return FleetPanel(
+        counts={condition: counted[str(condition)] for condition in Condition},
+        racks=tuple(shown),
+        quiet=len(racks) - len(worth),
+        more=len(worth) - len(shown),
+    )
+
+
+def question(
+    approval: Approval, incident: Incident | None, identity: Identity, approvers: Collection[str], now: datetime
+) -> Question:
+    if identity.role < Role.APPROVER:
+        hindrance = f"Your role is {identity.role.name.lower()}: answering needs approver."
+        return Question(approval, incident, hindrance)
+    refusal = may_decide(approval, identity.person, approvers, now)
+    return Question(approval, incident, None if refusal is None else refusal.message)
+
+
+def is_open(approval: Approval, now: datetime) -> bool:
+    return approval.state is ApprovalState.PENDING and now < approval.expires_at
+
+
+def newest_first(*incidents: Sequence[Incident]) -> tuple[Incident, ...]:
+    """Several lists as one, each incident once."""
+    by_id = {incident.id: incident for part in incidents for incident in part}
+    return tuple(sorted(by_id.values(), key=lambda incident: incident.opened_at, reverse=True))
+
+
+def _rack_panel(name: str, nodes: Sequence[NodeView], plot: PowerPlot | None, *, fold: bool) -> RackPanel:
+    worth = [node for node in nodes if not fold or _has_something_to_see(node)]
+    ordered = sorted(worth, key=lambda node: _natural(node.name or ""))
+    shown = ordered[:_MOST_NODES] if fold else ordered
+    quiet, more = len(nodes) - len(worth), len(worth) - len(shown)
+    return RackPanel(name or "no rack known", tuple(shown), quiet, more, plot)
+
+
+def _natural(name: str) -> tuple[tuple[str, int], ...]:
+    """rack-9 before rack-10."""
+    return tuple((text, int(number or 0)) for text, number in _NUMBERED.findall(name))
+
+
+def _has_something_to_see(node: NodeView) -> bool:
+    calm = all(gpu.condition in _QUIET for gpu in node.gpus)
+    return not calm or bool(node.cordoned) or node.ready is False
+
+
+def _plots(frame: Frame) -> Iterable[tuple[str, PowerPlot]]:
+    if not len(frame.racks.power_w):
+        return
+    for row, component in enumerate(frame.racks.components):
+        yield str(component.rack), _plot(frame.racks.power_w[:, row], float(frame.racks.budget_w[row]))
+
+
+def _plot(power_w: Floats, budget_w: float) -> PowerPlot:
+    """`power_w`: (n_ticks,) oldest first, NaN where unknown."""
+    history = power_w[:: -max(1, -(-len(power_w) // _MOST_POINTS))][::-1]
+    top = np.nanmax([*history, budget_w, 1.0]) * 1.03
+    bottom = np.nanmin([*history, budget_w, top]) * 0.97  # not zero: a rack's power moves in its upper third
+    xs = np.linspace(0.0, SPARK_WIDTH, len(history)) if len(history) > 1 else np.array([SPARK_WIDTH])
+    ys = SPARK_HEIGHT * (top - history) / (top - bottom)
+    known = np.isfinite(ys)
+    edges = np.flatnonzero(np.diff(known.astype(np.int8))) + 1
+    stretches = [part for part in np.split(np.arange(len(ys)), edges) if known[part[0]]]
+    lines = tuple(" ".join(f"{xs[i]:.1f},{ys[i]:.1f}" for i in part) for part in stretches)
+    latest, budgeted = float(power_w[-1]), bool(np.isfinite(budget_w))
+    return PowerPlot(
+        power_w=latest if np.isfinite(latest) else None,
+        budget_w=budget_w if budgeted else None,
+        lines=lines,
+        budget_y=round(float(SPARK_HEIGHT * (top - budget_w) / (top - bottom)), 1) if budgeted else None,
+    )
+
+
+def _mark(run: Run, index: int) -> StepMark:
+    if run.state is RunState.SUCCEEDED or index < run.position:
+        return StepMark.DONE
+    if index > run.position:
+        return StepMark.WAITING
+    return StepMark.STOPPED if run.state.ended else StepMark.CURRENT

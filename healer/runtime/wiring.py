@@ -1,0 +1,169 @@
+"""From the configuration to the parts: which content, which outside systems. Everything wrong is found before anything runs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from healer.actions.registry import BUILT_IN, check_playbook
+from healer.adapters.agents import AgentPower
+from healer.adapters.kubernetes import KubernetesCluster
+from healer.adapters.prometheus import PrometheusSource
+from healer.adapters.scrape import ScrapeSource
+from healer.adapters.slack import BotPoster, SlackChannel, WebhookPoster
+from healer.config import BudgetSettings, Config, PrometheusSettings, Secret, SlackSettings
+from healer.content.detectors import Detector, load_detectors
+from healer.content.models import Model, load_models
+from healer.content.playbooks import load_playbooks
+from healer.domain.playbook import Playbook
+from healer.errors import InvalidDocument, Problem
+from healer.policy.budget import DisruptionBudget
+from healer.ports import ApprovalChannel, Clock, Cluster, Journal, PowerControl, TelemetrySource
+from healer.runtime.operator import Operator, Outside, Rules
+from healer.runtime.planning import Planner
+from healer.runtime.snapshot import Board
+from healer.telemetry.window import Window
+
+_T = TypeVar("_T")
+
+
+class WallClock:
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Content:
+    detectors: tuple[Detector, ...]
+    models: tuple[Model, ...]
+    playbooks: tuple[Playbook, ...]
+
+
+def load_content(config: Config) -> Content:
+    """Detectors, models and playbooks of the deployment. Raises InvalidDocument with the problems of all of them."""
+    problems: list[Problem] = []
+    detectors = _collected(
+        lambda: load_detectors(
+            config.detectors.path, settings=config.detectors.settings, disabled=config.detectors.disabled
+        ),
+        problems,
+    )
+    models = _collected(
+        lambda: load_models(config.models.path, settings=config.models.settings, disabled=config.models.disabled),
+        problems,
+    )
+    playbooks = _collected(
+        lambda: load_playbooks(
+            config.playbooks.path, params=config.playbooks.params, disabled=config.playbooks.disabled
+        ),
+        problems,
+    )
+    for playbook in playbooks:
+        problems += check_playbook(playbook, BUILT_IN, file=str(config.playbooks.path / f"{playbook.name}.yaml"))
+    if problems:
+        raise InvalidDocument(*problems)
+    return Content(tuple(detectors), tuple(models), tuple(playbooks))
+
+
+def _collected(load: Callable[[], Sequence[_T]], problems: list[Problem]) -> Sequence[_T]:
+    try:
+        return load()
+    except InvalidDocument as error:
+        problems += error.problems
+        return ()
+
+
+def build_source(config: Config) -> TelemetrySource:
+    """The configured telemetry source; `simulator` is not one of them, its fleet lives outside of the runtime."""
+    telemetry = config.telemetry
+    if telemetry.source == "scrape":
+        return ScrapeSource(
+            telemetry.scrape.targets,
+            discovery=telemetry.scrape.discovery,
+            timeout_s=telemetry.scrape.timeout.total_seconds(),
+            rack_power=config.topology.rack_power,
+        )
+    return build_prometheus(config)
+
+
+def build_prometheus(config: Config) -> PrometheusSource:
+    settings: PrometheusSettings = config.telemetry.prometheus
+    headers = {
+        name: value.read(f"telemetry.prometheus.headers.{name}") if isinstance(value, Secret) else value
+        for name, value in settings.headers.items()
+    }
+    return PrometheusSource(
+        settings.url,
+        headers=headers,
+        tenant=settings.tenant,
+        query=settings.query,
+        timeout_s=settings.timeout.total_seconds(),
+        rack_power=config.topology.rack_power,
+        lookback=config.telemetry.max_age,
+    )
+
+
+def build_cluster(config: Config) -> Cluster | None:
+    if config.cluster.kind != "kubernetes":
+        return None
+    settings = config.cluster.kubernetes
+    return KubernetesCluster(
+        kubeconfig=settings.kubeconfig,
+        context=settings.context,
+        node_selector=settings.node_selector,
+        rack_label=settings.rack_label,
+        timeout_s=settings.timeout.total_seconds(),
+    )
+
+
+def build_power(config: Config) -> PowerControl | None:
+    settings = config.power
+    if settings.agent_url is None:
+        return None
+    token = settings.token.read("power.token") if settings.token is not None else None
+    return AgentPower(settings.agent_url, token=token, timeout_s=settings.timeout.total_seconds())
+
+
+def build_channel(settings: SlackSettings | None) -> ApprovalChannel | None:
+    if settings is None:
+        return None
+    if settings.bot_token is not None:
+        token = settings.bot_token.read("approvals.slack.bot_token")
+        return SlackChannel(BotPoster(token, str(settings.channel), api_url=settings.api_url))
+    if settings.webhook_url is not None:
+        return SlackChannel(WebhookPoster(settings.webhook_url.read("approvals.slack.webhook_url")))
+    return None
+
+
+def build_operator(
+    config: Config, *, content: Content, outside: Outside, journal: Journal, board: Board, clock: Clock
+) -> Operator:
+    telemetry = config.telemetry
+    rules = Rules(
+        mode=config.mode,
+        fleet_budget=_budget(config.budgets.fleet),
+        rack_budget=_budget(config.budgets.rack),
+        max_age=telemetry.max_age,
+        clear_after=config.detectors.clear_after,
+        power_floor_w=config.power.floor_watts,
+    )
+    return Operator(
+        rules=rules,
+        outside=outside,
+        journal=journal,
+        window=Window(config.topology.rules(), span=telemetry.window, max_age=telemetry.max_age),
+        detectors=content.detectors,
+        models=content.models,
+        planner=Planner(content.playbooks, BUILT_IN),
+        verbs=BUILT_IN,
+        board=board,
+        clock=clock,
+        new_id=lambda kind: f"{kind}-{secrets.token_hex(6)}",
+    )
+
+
+def _budget(settings: BudgetSettings) -> DisruptionBudget:
+    return DisruptionBudget(settings.max_nodes, settings.max_percent, settings.at_least)
