@@ -1,4 +1,4 @@
-"""Verbs on the power of a rack: cap its GPUs alike, hold the cap until the demand would fit, put the limits back.
+"""Verbs on the power of a rack: cap its GPUs alike, hold the cap while it is needed, put the limits back.
 
 All ranks of a gang wait for the slowest, so every GPU of the rack gets the same share. A cap has a time to live and falls
 back to the static safe share, not to the maximum, when nobody renews it.
@@ -6,12 +6,12 @@ back to the static safe share, not to the maximum, when nobody renews it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Annotated, ClassVar
 
+import msgspec
 import numpy as np
 from pydantic import Field
 
@@ -20,13 +20,14 @@ from healer.domain.component import Component
 from healer.domain.fleet import GpuPower
 from healer.domain.frame import Frame
 from healer.domain.plan import Effect
-from healer.domain.run import Done, Failed, Outcome, RetryAfter
+from healer.domain.run import Done, Outcome, RetryAfter
 from healer.domain.signal import Signal
 from healer.errors import NotFound, Unavailable
 from healer.schema import Duration, Section
 
 _LOOK_AGAIN = timedelta(seconds=2)
 _TOLERANCE_W = 1.0
+_SMALLEST_CHANGE_W = 10.0
 # A GPU this close to its limit would take more if it could: how much more is unknown.
 _AT_THE_LIMIT = 0.95
 
@@ -85,32 +86,24 @@ class Cap:
         )
 
     def run(self, arguments: _CapArguments, target: Component, ledger: Ledger) -> Outcome:
-        world = ledger.world
-        rack = _rack(target, world)
-        capped = {record.key: json.loads(record.found) for record in ledger.standing("cap/")}
-        cap_w = max((found["cap_w"] for found in capped.values()), default=0.0) or _share(
-            rack, arguments.share_of_budget, world.power_floor_w
-        )
-        fallback_w = _bounded(
-            rack, arguments.fallback_share * rack.budget_w / max(1, len(rack.all_gpus)), world.power_floor_w, at_most=cap_w
-        )
+        begun = _caps_of(ledger)
+        if begun:
+            # Interrupted: finish with the same limits, so that the ranks of a gang stay alike.
+            for node, cap in begun.items():
+                _set_cap(ledger, node, cap, number=1)
+        rack = _rack(target, ledger.world)
+        first = next(iter(begun.values()), None) or _first_cap(rack, arguments, ledger.world.power_floor_w)
         for node, gpus in rack.gpus.items():
-            limits = {gpu.gpu: cap_w for gpu in gpus}
-            found = {"cap_w": cap_w, "fallback_w": fallback_w, "ttl_s": arguments.ttl.total_seconds(), "gpus": list(limits)}
-            ledger.effect(
-                f"cap/{node}",
-                do=lambda node=node, limits=limits: _set(world, node, limits, arguments.ttl, fallback_w),  # type: ignore[misc]
-                happened=lambda node=node, limits=limits: _holds(world, node, limits),  # type: ignore[misc]
-                found=json.dumps(found),
-            )
-        return Done(f"{len(rack.all_gpus)} GPUs are limited to {cap_w:.0f} W")
+            if node not in begun:
+                _set_cap(ledger, node, replace(first, gpus=tuple(gpu.gpu for gpu in gpus)), number=1)
+        return Done(f"GPUs of {len(begun.keys() | rack.gpus.keys())} nodes are limited to {first.cap_w:.0f} W")
 
     def verify(self, arguments: _CapArguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         """The rack's own meter has the word, and it must have measured after the cap was set."""
-        settled = [r.settled_at for r in ledger.standing("cap/") if r.settled_at is not None]
         frame, row = _measured(target, ledger.world)
+        changed_at = _last_change(ledger)
         power_w, budget_w = float(frame.racks.power_w[-1, row]), float(frame.racks.budget_w[row])
-        if not settled or frame.at <= max(settled) or np.isnan(power_w):
+        if changed_at is None or frame.at <= changed_at or np.isnan(power_w):
             return RetryAfter(_LOOK_AGAIN, "waiting for the rack's meter")
         if power_w > budget_w:
             return RetryAfter(_LOOK_AGAIN, f"{power_w:.0f} W are still over the budget of {budget_w:.0f} W")
@@ -120,15 +113,19 @@ class Cap:
         return _restore(ledger)
 
 
-class AwaitHeadroom:
-    """power.await_headroom: keep the caps of this run alive until the demand would fit without them."""
+class Hold:
+    """power.hold: keep the caps of this run alive, and raise or lower them with the demand, until they no longer bind.
 
-    name: ClassVar[str] = "power.await_headroom"
+    A raise gives the GPUs that are at their limit no more than the room that the meter shows, so that it cannot bring
+    the rack over its budget; a rack that is over it again is lowered at once.
+    """
+
+    name: ClassVar[str] = "power.hold"
 
     class Arguments(Section):
         """Attributes:
-        share_of_budget: the estimated demand without caps must be below this share of the budget,
-        lasting: for this long.
+        share_of_budget: limits are raised as long as the rack would stay below this share of its budget,
+        lasting: and it has been so for this long, which is also the pause after each raise.
         """
 
         share_of_budget: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -138,29 +135,33 @@ class AwaitHeadroom:
         return Proposal()
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
-        self._renew(ledger)
+        caps = _caps_of(ledger)
+        for node, cap in caps.items():
+            # The same limit again changes nothing but its time to live, so it needs no intent of its own.
+            ledger.world.power.set_limits(node, cap.limits, ttl=cap.ttl, fallback_w=cap.fallback_w)
         frame, row = _measured(target, ledger.world)
-        demand_w = _demand_without_caps(target, frame, row, arguments.lasting)
-        limit_w = arguments.share_of_budget * float(frame.racks.budget_w[row])
-        if np.isnan(demand_w):
-            return RetryAfter(_LOOK_AGAIN, "the demand is unknown")
-        if demand_w > limit_w:
-            return RetryAfter(_LOOK_AGAIN, f"without caps up to {demand_w:.0f} W; waiting for {limit_w:.0f} W")
-        return Done(f"without caps the rack would draw at most {demand_w:.0f} W")
+        cap_w = max(cap.cap_w for cap in caps.values())
+        default_w = max(cap.default_w for cap in caps.values())
+        room = _room(target, frame, row, cap_w=cap_w, arguments=arguments)
+        if room is None:
+            return RetryAfter(_LOOK_AGAIN, f"at {cap_w:.0f} W; the meter or a GPU is unknown")
+        changed_at = _last_change(ledger)
+        if changed_at is not None and ledger.world.now - changed_at < arguments.lasting and not room.over_budget:
+            return RetryAfter(_LOOK_AGAIN, f"at {cap_w:.0f} W; waiting for what the last change does")
+        if room.binding == 0 or cap_w + room.each_w >= default_w:
+            return Done(f"the limit of {cap_w:.0f} W is not needed any more")
+        wanted_w = max(float(round(cap_w + room.each_w)), ledger.world.power_floor_w)
+        if abs(wanted_w - cap_w) >= _SMALLEST_CHANGE_W:
+            number = 1 + len([r for r in ledger.records if r.key.startswith("cap/")])
+            for node, cap in caps.items():
+                _set_cap(ledger, node, replace(cap, cap_w=wanted_w, fallback_w=min(cap.fallback_w, wanted_w)), number=number)
+        return RetryAfter(_LOOK_AGAIN, f"at {wanted_w:.0f} W; {room.binding} GPUs would take more")
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        return Done()
+        return Done("the caps do not bind")
 
     def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        return Done()
-
-    def _renew(self, ledger: Ledger) -> None:
-        """Setting the same limit again changes nothing but its time to live, so it needs no intent of its own."""
-        for record in ledger.standing("cap/", of_any_step=True):
-            found = json.loads(record.found)
-            ttl = timedelta(seconds=found["ttl_s"])
-            limits = dict.fromkeys(found["gpus"], found["cap_w"])
-            ledger.world.power.set_limits(_node(record.key), limits, ttl=ttl, fallback_w=found["fallback_w"])
+        return _restore(ledger)
 
 
 class Restore:
@@ -226,44 +227,101 @@ def _bounded(rack: _Rack, share_w: float, floor_w: float, *, at_most: float) -> 
     return float(round(min(max(share_w, lowest), highest)))
 
 
-def _demand_without_caps(target: Component, frame: Frame, row: int, lasting: timedelta) -> float:
-    """An upper bound in watts: a GPU at its limit may want all of its default, any other what it draws."""
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Attributes:
+    binding: how many GPUs are at their limit and might take more.
+    each_w: what each of those may take more, in watts; negative when the rack must come down.
+    """
+
+    binding: int
+    each_w: float
+    over_budget: bool
+
+
+def _room(target: Component, frame: Frame, row: int, *, cap_w: float, arguments: Hold.Arguments) -> _Room | None:
+    """None while anything that counts is unknown."""
     members = np.array([gpu.rack == target.rack for gpu in frame.gpus.components])
-    drawn = frame.window(Signal.POWER, lasting)[:, members]
-    limit = frame.latest(Signal.POWER_LIMIT)[members]
-    default = np.nanmax(frame.values[Signal.POWER_LIMIT][:, members], axis=0) if Signal.POWER_LIMIT in frame.values else limit
-    rack_w = frame.rack_window(lasting)[:, row]
-    if len(rack_w) < 2 or np.isnan(rack_w).any() or np.isnan(drawn).any() or np.isnan(limit).any():
-        return float("nan")
-    peak = drawn.max(axis=0)
-    wanted = np.where(peak >= _AT_THE_LIMIT * limit, default, peak)
-    overhead = np.maximum(0.0, rack_w - drawn.sum(axis=1)).max()
-    return float(overhead + wanted.sum())
+    drawn_w = frame.window(Signal.POWER, arguments.lasting)[:, members]
+    rack_w = frame.rack_window(arguments.lasting)[:, row]
+    budget_w = float(frame.racks.budget_w[row])
+    if len(rack_w) < 2 or np.isnan(rack_w).any() or np.isnan(drawn_w).any():
+        return None
+    binding = int(np.count_nonzero(drawn_w.max(axis=0) >= _AT_THE_LIMIT * cap_w))
+    over = float(rack_w[-1]) > budget_w
+    power_w = float(rack_w[-1]) if over else float(rack_w.max())
+    return _Room(binding, (arguments.share_of_budget * budget_w - power_w) / max(1, binding), over)
 
 
-def _set(world: World, node: str, limits: Mapping[int, float], ttl: timedelta, fallback_w: float) -> str:
-    world.power.set_limits(node, limits, ttl=ttl, fallback_w=fallback_w)
-    return f"{len(limits)} GPUs limited"
+def _first_cap(rack: _Rack, arguments: _CapArguments, floor_w: float) -> _NodeCap:
+    cap_w = _share(rack, arguments.share_of_budget, floor_w)
+    static_w = arguments.fallback_share * rack.budget_w / len(rack.all_gpus)
+    return _NodeCap(
+        cap_w=cap_w,
+        fallback_w=_bounded(rack, static_w, floor_w, at_most=cap_w),
+        default_w=max(gpu.default_w for gpu in rack.all_gpus),
+        ttl_s=arguments.ttl.total_seconds(),
+        gpus=(),
+    )
 
 
-def _holds(world: World, node: str, limits: Mapping[int, float]) -> bool:
-    seen = {gpu.gpu: gpu.limit_w for gpu in world.power.limits(node)}
-    return all(abs(seen.get(gpu, 0.0) - limit) <= _TOLERANCE_W for gpu, limit in limits.items())
+@dataclass(frozen=True, slots=True)
+class _NodeCap:
+    """What one effect on one node set, as the journal keeps it."""
+
+    cap_w: float
+    fallback_w: float
+    default_w: float
+    ttl_s: float
+    gpus: tuple[int, ...]
+
+    @property
+    def limits(self) -> Mapping[int, float]:
+        return dict.fromkeys(self.gpus, self.cap_w)
+
+    @property
+    def ttl(self) -> timedelta:
+        return timedelta(seconds=self.ttl_s)
+
+
+def _caps_of(ledger: Ledger) -> dict[str, _NodeCap]:
+    """The newest cap of this run on each node."""
+    return {
+        _node(record.key): msgspec.json.decode(record.found, type=_NodeCap)
+        for record in ledger.standing("cap/", of_any_step=True)
+    }
+
+
+def _last_change(ledger: Ledger) -> datetime | None:
+    settled = [record.settled_at for record in ledger.standing("cap/", of_any_step=True) if record.settled_at is not None]
+    return max(settled, default=None)
+
+
+def _set_cap(ledger: Ledger, node: str, cap: _NodeCap, *, number: int) -> None:
+    power = ledger.world.power
+
+    def set_limits() -> str:
+        power.set_limits(node, cap.limits, ttl=cap.ttl, fallback_w=cap.fallback_w)
+        return f"{len(cap.gpus)} GPUs at {cap.cap_w:.0f} W"
+
+    def holds() -> bool:
+        seen = {gpu.gpu: gpu.limit_w for gpu in power.limits(node)}
+        return all(abs(seen.get(gpu, 0.0) - watts) <= _TOLERANCE_W for gpu, watts in cap.limits.items())
+
+    ledger.effect(f"cap/{node}/{number}", do=set_limits, happened=holds, found=msgspec.json.encode(cap).decode())
 
 
 def _restore(ledger: Ledger) -> Outcome:
-    restored = 0
-    for record in ledger.standing("cap/", of_any_step=True):
-        gpus = json.loads(record.found)["gpus"]
-
-        def restore(node: str = _node(record.key), gpus: list[int] = gpus) -> str:  # noqa: B006
-            ledger.world.power.restore(node, gpus)
-            return "restored"
-
-        ledger.undo(record, do=restore)
-        restored += len(gpus)
-    return Done(f"{restored} GPUs have their default limit again")
+    """Put the default limits back on every node that this run capped; each of its caps there is then undone."""
+    records = ledger.standing("cap/", of_any_step=True)
+    for node, cap in _caps_of(ledger).items():
+        ledger.world.power.restore(node, cap.gpus)
+        for record in records:
+            if _node(record.key) == node:
+                ledger.undo(record, do=lambda: "restored")
+    return Done("the GPUs have their default limits again")
 
 
 def _node(key: str) -> str:
-    return key.removeprefix("cap/")
+    """`cap/NODE/NUMBER` as NODE."""
+    return key.split("/")[1]

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from healer.actions.base import Action, Verbs
 from healer.actions.node import Cordon, Drain
-from healer.actions.power import AwaitHeadroom, Cap, Restore
+from healer.actions.power import Cap, Hold, Restore
 from healer.documents import nearest, parse_document
 from healer.domain.playbook import Playbook, Scalar
 from healer.errors import Problem, Rejected
 
-_ALL: tuple[Action, ...] = (Cordon(), Drain(), Cap(), AwaitHeadroom(), Restore())
+_ALL: tuple[Action, ...] = (Cordon(), Drain(), Cap(), Hold(), Restore())
 BUILT_IN: Verbs = {action.name: action for action in _ALL}
 
 

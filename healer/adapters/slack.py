@@ -95,7 +95,10 @@ class BotPoster:
             answer = self._client.chat_postMessage(
                 channel=self._channel, text=text, blocks=blocks, unfurl_links=False, unfurl_media=False
             )
-            return f"{answer['channel']}/{answer['ts']}"
+            channel, ts = answer["channel"], answer["ts"]
+            if not isinstance(channel, str) or not isinstance(ts, str):
+                raise KeyError("ts")
+            return f"{channel}/{ts}"
 
         return _asked("chat.postMessage", call)
 
@@ -139,14 +142,14 @@ def open_interactions(settings: SlackSettings) -> SlackInteractions:
 
 
 class _User(msgspec.Struct):
-    id: Annotated[str, msgspec.Meta(pattern=r"^[UW][A-Z0-9]{1,30}$")]
+    id: Annotated[str, msgspec.Meta(pattern=r"^[UW][A-Z0-9]{1,30}\Z")]
     name: str | None = None
     username: str | None = None
 
 
 class _Action(msgspec.Struct):
     action_id: Literal["approve", "deny"]
-    value: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
+    value: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,128}\Z")]
 
 
 class _Payload(msgspec.Struct):
@@ -371,7 +374,7 @@ def _asked(method: str, call: Callable[[], _T]) -> _T:
 def _refusal(method: str, response: Any) -> Unavailable | Rejected:
     """slack_sdk types its error's response as an object; it is a SlackResponse."""
     status = int(response.status_code)
-    code = str(response.get("error", ""))
+    code = str(response.data.get("error", "")) if isinstance(response.data, dict) else ""
     if _ERROR_CODE.fullmatch(code) is None:
         return Unavailable(_COMPONENT, f"{method}: HTTP {status}, and the answer is not Slack's")
     if status == 429 or status >= 500 or code in _TRANSIENT:

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -37,11 +38,12 @@ from healer.sim.fleet import SimulatedFleet
 from healer.sim.server import FleetServer
 from healer.sim.slack import LocalSlack
 
-_RACK_BUDGET_W = 20_000.0
+_RACK_BUDGET_W = 25_000.0
 _BOT_TOKEN = "xoxb-demo"  # noqa: S105 - the simulated Slack's
 _SIGNING_SECRET = "demo-signing-secret"  # noqa: S105
 _ON_CALL = "U0ONCALL"
 _READS_FOR = timedelta(seconds=4)
+_SETTLES = timedelta(seconds=60)
 _SCRIPT = timedelta(seconds=60)
 _LAST_FAULT = 0.8  # of the time: what happens last must have time to be dealt with
 _LINES = (FailureMode.GPU_UNCORRECTABLE_ECC, FailureMode.RACK_POWER_OVER_BUDGET)
@@ -61,9 +63,13 @@ def demo(duration: timedelta | None, seed: int, *, no_console: bool) -> None:
     stopping = threading.Event()
     stop_on_signals(stopping)
     fleet = SimulatedFleet(seed=seed)
+    cluster = populated_cluster(fleet.layout, WallClock())
+    follow_cluster(fleet, cluster)
+    fleet.advance(_SETTLES.total_seconds())
     pace_s = min(_SCRIPT, duration or _SCRIPT).total_seconds()
-    fleet.schedule(demo_faults(fleet.layout, duration_s=_LAST_FAULT * pace_s))
-    with _demo(fleet, stopping, console=not no_console) as (daemon, slack):
+    faults = demo_faults(fleet.layout, duration_s=_LAST_FAULT * pace_s)
+    fleet.schedule(replace(fault, at_s=fault.at_s + fleet.elapsed_s) for fault in faults)
+    with _demo(fleet, cluster, stopping, console=not no_console) as (daemon, slack):
         ports: list[int] = []
         working = threading.Thread(target=daemon.run, kwargs={"started": ports.append})
         working.start()
@@ -80,7 +86,7 @@ def demo(duration: timedelta | None, seed: int, *, no_console: bool) -> None:
 
 @contextlib.contextmanager
 def _demo(
-    fleet: SimulatedFleet, stopping: threading.Event, *, console: bool
+    fleet: SimulatedFleet, cluster: SimulatedCluster, stopping: threading.Event, *, console: bool
 ) -> Iterator[tuple[Daemon, LocalSlack]]:
     with (
         tempfile.TemporaryDirectory(prefix="healer-demo-") as folder,
@@ -88,7 +94,6 @@ def _demo(
         LocalSlack(bot_token=_BOT_TOKEN, signing_secret=_SIGNING_SECRET) as slack,
     ):
         config = _config(Path(folder), slack)
-        cluster = populated_cluster(fleet.layout, WallClock())
         follower = threading.Thread(target=_follow, args=(fleet, cluster, stopping), daemon=True)
         follower.start()
         power = AgentPower(f"{server.url}/agents/{{node}}/power")
@@ -211,7 +216,7 @@ def _line(entry: AuditEntry) -> str:
         case "effect.done" | "effect.undone":
             verb, _, target = entry.subject.partition("/")[2].partition("/")
             undone = "undone: " if entry.action == "effect.undone" else ""
-            return f"[cyan]  did[/]      {undone}{verb} {target.rpartition('/')[0] if verb == 'evict' else target}"
+            return f"[cyan]  did[/]      {undone}{verb} {target if verb == 'cordon' else target.rpartition('/')[0]}: {entry.reason}"
         case "run.succeeded" | "run.failed" | "run.cancelled":
             return f"[cyan]{entry.action.removeprefix('run.'):10}[/] {entry.reason}"
         case "incident.resolved":

@@ -17,14 +17,14 @@ _GPUS_PER_WORKLOAD = 4
 def populated_cluster(layout: Layout, clock: Clock) -> SimulatedCluster:
     """A cluster of the fleet's nodes: two workloads of a training on each, an inference service, system pods.
 
-    The last node of each rack is left free, so that what a drain moves has somewhere to go.
+    The last node of the first rack is left free, so that what a drain moves has somewhere to go.
     """
     racks = {node: layout.rack_of(node) for node in layout.nodes}
     cluster = SimulatedCluster(racks, clock=clock, termination=_TERMINATION, gpus_per_node=layout.gpus_per_node)
     cluster.add_workload("DaemonSet/dcgm-exporter", namespace="gpu-operator")
-    spare = {layout.nodes_of(rack)[-1] for rack in layout.racks if len(layout.nodes_of(rack)) > 1}
+    spare = layout.nodes_of(layout.racks[0])[-1]
     for number, node in enumerate(layout.nodes, start=1):
-        if node not in spare:
+        if node != spare:
             for _ in range(2):
                 cluster.add_workload(f"Job/train-{number}", node=node, namespace="training", gpus=_GPUS_PER_WORKLOAD)
             cluster.add_workload("Deployment/prefetch", node=node, namespace="training")

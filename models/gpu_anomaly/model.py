@@ -1,10 +1,11 @@
 """gpu_anomaly: how unlike its peers a GPU behaves, over several signals at once.
 
-Mechanism: GPUs of one model that do like work draw like power and reach like temperatures; a failing heat sink, a stuck fan or
-a throttled clock shows as a GPU that leaves the common line of its peers, long before any limit. Each feature is what is
-left of one signal when its own explaining signal is taken out by a line fitted over the peers *of this frame*, so that the
-room, the season and the load drop out. An elliptic envelope over the healthy residuals gives the distance.
-Limits: it needs at least eight peers of the same model; it says nothing about a change that all peers share.
+Mechanism: GPUs of one model reach like temperatures at like power; a failing heat sink, a stuck fan or dried paste shows as a
+GPU that leaves the common line of its peers, long before any limit. Each feature is what is left of one temperature when
+power is taken out by a line fitted over the peers *of this frame*, so that the room, the season and the load drop out. An
+elliptic envelope over the healthy residuals gives the distance.
+Limits: it needs at least eight peers of the same model at steady power for most of a minute; it says nothing about a change
+that all peers share, and it does not know how a GPU was built: one in some hundreds runs warmer all its life.
 """
 
 from __future__ import annotations
@@ -37,16 +38,14 @@ MODES = (FailureMode.GPU_ANOMALY,)
 FEATURES = (
     ("core temperature that power does not explain, C", Signal.GPU_TEMPERATURE, Signal.POWER),
     ("memory temperature that power does not explain, C", Signal.MEMORY_TEMPERATURE, Signal.POWER),
-    ("power that utilization does not explain, W", Signal.POWER, Signal.UTILIZATION),
-    ("clock that power does not explain, MHz", Signal.SM_CLOCK, Signal.POWER),
 )
 READS = tuple(dict.fromkeys(signal for _, *signals in FEATURES for signal in signals))
 
 _SPAN = timedelta(seconds=60)
+_SHORTEST = timedelta(seconds=45)  # of history, for its mean to stand for a minute
 _FEWEST_PEERS = 8
 _NO_GROUP = -1
 _LARGEST_SWING = 0.2  # of the mean power within the span
-_SCALE = {Signal.SM_CLOCK: 1e-6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +59,14 @@ class Settings:
 
 
 def features(frame: Frame) -> Floats:
-    """(n_gpus, 4) residuals over the last minute's means, in the units of FEATURES; NaN where unknown or not settled.
+    """(n_gpus, 2) residuals over the last minute's means, in the units of FEATURES; NaN where unknown or not settled.
 
     Temperature follows power with a delay of tens of seconds: a GPU whose power has just changed has no common line.
     """
-    groups = np.where(_settled(frame.window(Signal.POWER, _SPAN)), peers(frame), _NO_GROUP)
-    means = {signal: _mean(frame.window(signal, _SPAN)) * _SCALE.get(signal, 1.0) for signal in READS}
+    covered = frame.times[0] <= -_SHORTEST.total_seconds() if len(frame.times) else False
+    settled = _settled(frame.window(Signal.POWER, _SPAN)) & covered
+    groups = np.where(settled, peers(frame), _NO_GROUP)
+    means = {signal: _mean(frame.window(signal, _SPAN)) for signal in READS}
     columns = [_residuals(means[wanted], means[explaining], groups) for _, wanted, explaining in FEATURES]
     return np.column_stack(columns) if len(frame.gpus) else np.empty((0, len(FEATURES)))
 
@@ -110,7 +111,7 @@ def _settled(power_w: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """(n_gpus,) whether power was known and steady throughout the span."""
     swing = power_w.max(axis=0) - power_w.min(axis=0)
     steady: np.ndarray[Any, np.dtype[np.bool_]] = swing <= _LARGEST_SWING * power_w.mean(axis=0)
-    return steady & (len(power_w) > 1)
+    return steady
 
 
 def _mean(window: Floats) -> Floats:
@@ -137,9 +138,7 @@ def _from_line(x: Floats, y: Floats) -> Floats:
     The second fit keeps one sick GPU from bending the line towards itself.
     """
     design = np.column_stack([np.ones_like(x), x])
-    kept = np.arange(len(x))
-    for _ in range(2):
-        coefficients, *_rest = np.linalg.lstsq(design[kept], y[kept], rcond=None)
-        left: Floats = y - design @ coefficients
-        kept = np.argsort(np.abs(left))[: max(_FEWEST_PEERS - 1, len(x) - len(x) // 10 - 1)]
-    return left
+    left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    kept = np.argsort(np.abs(left))[: max(_FEWEST_PEERS - 1, len(x) - len(x) // 10 - 1)]
+    residuals: Floats = y - design @ np.linalg.lstsq(design[kept], y[kept], rcond=None)[0]
+    return residuals

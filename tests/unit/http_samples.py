@@ -42,7 +42,12 @@ class SetClock:
 def gpu(node: int, index: int) -> Component:
     uuid = f"GPU-{node:04x}{index:04x}"
     return Component(
-        ComponentKind.GPU, rack=f"rack-{node // 4}", node=f"node-{node:02}", gpu=str(index), uuid=uuid, job="llm-pretrain"
+        ComponentKind.GPU,
+        rack=f"rack-{node // 4}",
+        node=f"node-{node:02}",
+        gpu=str(index),
+        uuid=uuid,
+        job="llm-pretrain",
     )
 
 
@@ -81,12 +86,12 @@ def _frame(components: tuple[Component, ...], at: datetime, warnings: tuple[str,
     rng, ticks, n = np.random.default_rng(7), 40, len(components)
     racks = tuple(Component(ComponentKind.RACK, rack=name) for name in sorted({str(c.rack) for c in components}))
     power = np.cumsum(rng.normal(0, 400, (ticks, len(racks))), axis=0) + 33_000
-    power[-12:, 0] += 6_000
-    power[10:14, -1] = np.nan
+    power[-12:, :1] += 6_000
+    power[10:14, -1:] = np.nan
     temperature = rng.normal(62, 4, (1, n))
-    temperature[0, -1] = np.nan
+    temperature[0, -1:] = np.nan
     scores = rng.beta(1, 30, n)
-    scores[-1] = np.nan
+    scores[-1:] = np.nan
     return Frame(
         at=at,
         gpus=GpuAxis(components, ("NVIDIA H100 80GB HBM3",) * n, {c.key: row for row, c in enumerate(components)}),
@@ -102,7 +107,9 @@ def _frame(components: tuple[Component, ...], at: datetime, warnings: tuple[str,
 def incident(*, node: int = 1, index: int = 3, opened_at: datetime = NOW - timedelta(minutes=4)) -> Incident:
     evidence = Evidence("gpu_ecc_dbe_volatile_total", 2.0, "errors", opened_at, "was 0 before")
     reason = "2 uncorrectable ECC errors in 10 minutes (volatile DBE counter went from 0 to 2)"
-    return Incident.opened(Finding(ECC, gpu(node, index), Health.FAILED, 1.0, reason, Basis.RULE, (evidence,)), opened_at)
+    return Incident.opened(
+        Finding(ECC, gpu(node, index), Health.FAILED, 1.0, reason, Basis.RULE, (evidence,)), opened_at
+    )
 
 
 def plan(about: Incident, *, effects: tuple[Effect, ...] | None = None) -> Plan:
@@ -214,15 +221,18 @@ class Client:
     def get(self, path: str, **headers: str) -> httpx.Response:
         return self.request("GET", path, headers=headers)
 
-    def post(self, path: str, *, headers: Mapping[str, str] | None = None, content: bytes = b"") -> httpx.Response:
+    def post(
+        self, path: str, *, headers: Mapping[str, str | bytes] | None = None, content: bytes = b""
+    ) -> httpx.Response:
         return self.request("POST", path, headers=headers, content=content)
 
     def request(
-        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, content: bytes = b""
+        self, method: str, path: str, *, headers: Mapping[str, str | bytes] | None = None, content: bytes = b""
     ) -> httpx.Response:
         return asyncio.run(self._send(method, path, {**self._headers, **(headers or {})}, content))
 
-    async def _send(self, method: str, path: str, headers: Mapping[str, str], content: bytes) -> httpx.Response:
+    async def _send(self, method: str, path: str, headers: Mapping[str, str | bytes], content: bytes) -> httpx.Response:
         transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8470") as client:
-            return await client.request(method, path, headers=headers, content=content)
+            raw = [(name.encode(), v.encode() if isinstance(v, str) else v) for name, v in headers.items()]
+            return await client.request(method, path, headers=raw, content=content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -63,6 +63,7 @@ def test_a_zero_temperature_of_an_amd_guest_is_unknown_and_of_nvidia_is_zero() -
 
 
 @pytest.mark.parametrize("metric", sorted(SPELLINGS))
+@settings(deadline=None)
 @given(exported=arrays(np.float64, st.integers(0, 5), elements=_EVERY_FLOAT))
 def test_every_number_becomes_a_finite_one_or_unknown(metric: str, exported: np.ndarray) -> None:
     converted = convert(SPELLINGS[metric], exported)

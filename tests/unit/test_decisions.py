@@ -56,7 +56,7 @@ def test_an_answer_after_the_expiry_is_refused(journal: SqlJournal) -> None:
 
 def test_an_answer_to_a_void_question_is_refused(journal: SqlJournal) -> None:
     with journal.transaction() as transaction:
-        transaction.save_approval(replace(journal.approval("apr-1"), state=ApprovalState.VOID))
+        transaction.change_approval("apr-1", lambda approval: replace(approval, state=ApprovalState.VOID))
     with pytest.raises(Declined) as refused:
         decide(journal, LISTED, "apr-1", ALICE, NOW, approve=True, reason="late")
     assert refused.value.ground is Ground.VOID

@@ -248,6 +248,7 @@ NONSENSE = [
         id="302",
     ),
     pytest.param(Canned(_WHOLE.encode(), drips=True), "within 1 s", id="drips"),
+    pytest.param(Canned(_WHOLE.encode(), stalls=True), "within 1 s", id="stalls"),
     pytest.param(
         Canned(_WHOLE.encode(), headers={"Content-Encoding": "gzip"}), "broke off", id="not the gzip it claims"
     ),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -158,6 +158,7 @@ def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
+@settings(deadline=None)
 @given(labels=st.dictionaries(_names, _label_values, max_size=4), value=st.floats(allow_nan=False))
 def test_any_labels_and_value_come_back_as_they_went_in(labels: dict[str, str], value: float) -> None:
     block = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
@@ -166,6 +167,7 @@ def test_any_labels_and_value_come_back_as_they_went_in(labels: dict[str, str], 
     assert column.values.tolist() == [value]
 
 
+@settings(deadline=None)
 @given(text=st.text(st.sampled_from('DCGM_x{}=",\\ \n\t#0123456789.eE+-NaInf\x00é'), max_size=120))
 def test_any_page_is_read_without_an_error_and_as_the_reference_parser_reads_it(text: str) -> None:
     for line in text.split("\n"):

@@ -1,4 +1,4 @@
-"""From readings to frames: rows that stay put, unknown where nothing is known, the newest sample where there are two."""
+"""From readings to frames: rows that stay put, unknown where nothing is known, the newest sample where two are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healer.domain.component import Component, ComponentKind
@@ -198,6 +198,7 @@ def test_of_two_measurements_of_a_rack_the_newest_wins() -> None:
 _presence = st.lists(st.sets(st.integers(0, 5)), min_size=1, max_size=12)
 
 
+@settings(deadline=None)  # how long a busy machine takes says nothing
 @given(ticks=_presence)
 def test_whoever_comes_and_goes_a_row_is_always_the_same_gpu(ticks: list[set[int]]) -> None:
     window = Window(TopologyRules(), span=timedelta(hours=1), forget_after=timedelta(seconds=90))
