@@ -28,12 +28,12 @@ def parse_duration(text: object) -> timedelta:
 
 
 def format_duration(span: timedelta) -> str:
-    """A timedelta as '1h30m', the way config.yaml writes it."""
-    left, text = span.total_seconds(), ""
-    for unit in ("d", "h", "m", "s"):
-        count, left = divmod(left, _SECONDS[unit])
-        text += f"{int(count)}{unit}" if count else ""
-    return text or f"{round(span.total_seconds() * 1000)}ms"
+    """A timedelta as '1h30m', the way config.yaml writes it; to the millisecond."""
+    left_ms, text = round(span.total_seconds() * 1000), ""
+    for unit in ("d", "h", "m", "s", "ms"):
+        count, left_ms = divmod(left_ms, round(_SECONDS[unit] * 1000))
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"
 
 
 def _positive(span: timedelta) -> timedelta:

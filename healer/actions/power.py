@@ -28,6 +28,7 @@ from healer.schema import Duration, Section
 _LOOK_AGAIN = timedelta(seconds=2)
 _TOLERANCE_W = 1.0
 _SMALLEST_CHANGE_W = 10.0
+SUPERSEDED = "superseded by a later cap"
 # A GPU this close to its limit would take more if it could: how much more is unknown.
 _AT_THE_LIMIT = 0.95
 
@@ -142,11 +143,11 @@ class Hold:
         frame, row = _measured(target, ledger.world)
         cap_w = max(cap.cap_w for cap in caps.values())
         default_w = max(cap.default_w for cap in caps.values())
-        room = _room(target, frame, row, cap_w=cap_w, arguments=arguments)
+        since = max(_last_change(ledger) or frame.at, frame.at - arguments.lasting)
+        room = _room(target, frame, row, cap_w=cap_w, share=arguments.share_of_budget, since=since)
         if room is None:
             return RetryAfter(_LOOK_AGAIN, f"at {cap_w:.0f} W; the meter or a GPU is unknown")
-        changed_at = _last_change(ledger)
-        if changed_at is not None and ledger.world.now - changed_at < arguments.lasting and not room.over_budget:
+        if frame.at - since < arguments.lasting and not room.over_budget:
             return RetryAfter(_LOOK_AGAIN, f"at {cap_w:.0f} W; waiting for what the last change does")
         if room.binding == 0 or cap_w + room.each_w >= default_w:
             return Done(f"the limit of {cap_w:.0f} W is not needed any more")
@@ -179,10 +180,11 @@ class Restore:
         return _restore(ledger)
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        return Done()
+        left = ledger.standing("cap/", of_any_step=True)
+        return RetryAfter(_LOOK_AGAIN, f"{left[0].key} stands") if left else Done("every limit is back as it was found")
 
-    def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        return Done()
+    def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
+        return self.run(arguments, target, ledger)
 
 
 def _rack(target: Component, world: World) -> _Rack:
@@ -239,18 +241,21 @@ class _Room:
     over_budget: bool
 
 
-def _room(target: Component, frame: Frame, row: int, *, cap_w: float, arguments: Hold.Arguments) -> _Room | None:
-    """None while anything that counts is unknown."""
+def _room(
+    target: Component, frame: Frame, row: int, *, cap_w: float, share: float, since: datetime
+) -> _Room | None:
+    """By the samples after `since`; None while there are none, or anything that counts is unknown."""
+    span = frame.at - since
     members = np.array([gpu.rack == target.rack for gpu in frame.gpus.components])
-    drawn_w = frame.window(Signal.POWER, arguments.lasting)[:, members]
-    rack_w = frame.rack_window(arguments.lasting)[:, row]
+    drawn_w = frame.window(Signal.POWER, span)[:, members]
+    rack_w = frame.rack_window(span)[:, row]
     budget_w = float(frame.racks.budget_w[row])
-    if len(rack_w) < 2 or np.isnan(rack_w).any() or np.isnan(drawn_w).any():
+    if span <= timedelta(0) or np.isnan(rack_w).any() or np.isnan(drawn_w).any():
         return None
     binding = int(np.count_nonzero(drawn_w.max(axis=0) >= _AT_THE_LIMIT * cap_w))
     over = float(rack_w[-1]) > budget_w
     power_w = float(rack_w[-1]) if over else float(rack_w.max())
-    return _Room(binding, (arguments.share_of_budget * budget_w - power_w) / max(1, binding), over)
+    return _Room(binding, (share * budget_w - power_w) / max(1, binding), over)
 
 
 def _first_cap(rack: _Rack, arguments: _CapArguments, floor_w: float) -> _NodeCap:
@@ -312,13 +317,17 @@ def _set_cap(ledger: Ledger, node: str, cap: _NodeCap, *, number: int) -> None:
 
 
 def _restore(ledger: Ledger) -> Outcome:
-    """Put the default limits back on every node that this run capped; each of its caps there is then undone."""
-    records = ledger.standing("cap/", of_any_step=True)
+    """Put the default limits back on every node that this run capped; the earlier caps there go with the newest."""
     for node, cap in _caps_of(ledger).items():
-        ledger.world.power.restore(node, cap.gpus)
-        for record in records:
-            if _node(record.key) == node:
-                ledger.undo(record, do=lambda: "restored")
+
+        def restore(node: str = node, cap: _NodeCap = cap) -> str:
+            ledger.world.power.restore(node, cap.gpus)
+            return f"{len(cap.gpus)} GPUs back at {cap.default_w:.0f} W"
+
+        *earlier, newest = [r for r in ledger.standing("cap/", of_any_step=True) if _node(r.key) == node]
+        ledger.undo(newest, do=restore)
+        for record in earlier:
+            ledger.undo(record, do=lambda: SUPERSEDED)
     return Done("the GPUs have their default limits again")
 
 

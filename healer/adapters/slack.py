@@ -1,7 +1,7 @@
 """Slack: the question to on-call as a message with two buttons, and what a click on them says.
 
 The buttons carry an opaque id and nothing else: who may answer, and whether the question is still open, is decided
-where the journal is. Everything that telemetry, pods or people wrote is escaped before it becomes part of a message.
+where the journal is. What the messages look like is in `healer.adapters.slack_blocks`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import http.client
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -23,25 +23,20 @@ from slack_sdk.signature import Clock as SignatureClock
 from slack_sdk.signature import SignatureVerifier
 from slack_sdk.webhook import WebhookClient, WebhookResponse
 
+from healer.adapters.slack_blocks import Block, answer_blocks, clean, escape, fallback, outcome, question_blocks
 from healer.config import SlackSettings
-from healer.domain.approval import Approval, ApprovalState, Person
-from healer.domain.incident import Incident, Severity
-from healer.domain.plan import Plan
+from healer.domain.approval import Approval, Person
+from healer.domain.incident import Incident
 from healer.errors import NotPermitted, Rejected, Unavailable
 
-Block: TypeAlias = dict[str, object]
 _T = TypeVar("_T")
 
 _COMPONENT = "Slack"
 _TIMEOUT_S = 5
-_MOST_SECTION = 3000  # characters that Slack takes in a section's text
-_MOST_HEADER = 150
-_MOST_LINE = 300  # of one untrusted text; five times that when escaped still fits a section
 _HOSTS = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
 _TRANSIENT = frozenset({"ratelimited", "internal_error", "fatal_error", "service_unavailable", "request_timeout"})
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")
 _ERROR_CODE = re.compile(r"[a-z_]{1,60}")
-_SLACK_PERSON = re.compile(r"slack:([UW][A-Z0-9]{1,30})")
 _OVER = (SlackClientError, OSError, http.client.HTTPException, ValueError, TypeError, KeyError, AttributeError)
 
 _log = structlog.get_logger(__name__)
@@ -74,12 +69,12 @@ class SlackChannel:
 
     def ask(self, approval: Approval, incident: Incident) -> str:
         """Raises Unavailable, Rejected."""
-        return self._poster.post(_fallback(approval, incident), question_blocks(approval, incident))
+        return self._poster.post(fallback(approval, incident), question_blocks(approval, incident))
 
     def close(self, approval: Approval, incident: Incident) -> None:
         """Raises Unavailable, Rejected."""
         if approval.announced_as:
-            self._poster.update(approval.announced_as, _outcome(approval), answer_blocks(approval, incident))
+            self._poster.update(approval.announced_as, outcome(approval), answer_blocks(approval, incident))
 
 
 class BotPoster:
@@ -177,7 +172,7 @@ def parse_interaction(body: bytes, headers: Mapping[str, str], *, signing_secret
     except (ValueError, RecursionError) as error:
         raise Rejected(_COMPONENT, f"the interaction is not a click on approve or deny: {error}") from error
     action, user = content.actions[0], content.user
-    person = Person(f"slack:{user.id}", _clean(user.username or user.name or "", 80))
+    person = Person(f"slack:{user.id}", clean(user.username or user.name or "", 80))
     return Click(action.value, action.action_id == "approve", person, content.response_url)
 
 
@@ -205,7 +200,7 @@ def reply(response_url: str, text: str, *, api_url: str) -> None:
     try:
         answer = _asked(
             "response_url",
-            lambda: client.send(text=_escape(text), response_type="ephemeral", replace_original=False),
+            lambda: client.send(text=escape(text), response_type="ephemeral", replace_original=False),
         )
         _raise_for(answer, "response_url")
     except (Unavailable, Rejected) as error:
@@ -226,132 +221,6 @@ def _host(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
-
-
-# What a message shows
-
-
-def question_blocks(approval: Approval, incident: Incident) -> list[Block]:
-    approve = _button("Approve", "approve", approval.id, "primary")
-    deny = _button("Deny", "deny", approval.id, "danger")
-    return [
-        _header(f"Approve {approval.plan.playbook} on {approval.plan.target}?"),
-        *_case(approval, incident),
-        _context(f"Expires {_moment(approval.expires_at)}. Unanswered means no."),
-        {"type": "actions", "block_id": "answer", "elements": [approve, deny]},
-    ]
-
-
-def answer_blocks(approval: Approval, incident: Incident) -> list[Block]:
-    return [
-        _header(f"{_TITLES[approval.state]}: {approval.plan.playbook} on {approval.plan.target}"),
-        _section([_outcome(approval)]),
-        *_case(approval, incident),
-    ]
-
-
-_TITLES: Mapping[ApprovalState, str] = {
-    ApprovalState.PENDING: "Open",
-    ApprovalState.APPROVED: "Approved",
-    ApprovalState.DENIED: "Denied",
-    ApprovalState.EXPIRED: "Expired",
-    ApprovalState.VOID: "Void",
-}
-
-
-def _case(approval: Approval, incident: Incident) -> Iterable[Block]:
-    """What failed, what would be done about it, and what stands in the way."""
-    plan = approval.plan
-    yield _section([_failure(incident), *(_escape(reason) for reason in incident.reasons)])
-    yield _section(["*What would be done*", *_effects(plan)])
-    if plan.impediments:
-        yield _section(["*In the way*", *(f"• {_escape(text)}" for text in plan.impediments)])
-    yield _context(f"{_escape(plan.budget or 'no disruption budget is touched')} · plan `{approval.digest[:12]}`")
-
-
-def _failure(incident: Incident) -> str:
-    mark = ":red_circle:" if incident.severity is Severity.CRITICAL else ":large_orange_circle:"
-    what = f"{mark} *{_escape(incident.failure_mode)}* on *{_escape(str(incident.component))}*"
-    return f"{what}: {incident.severity}, score {incident.score:.2f} ({incident.basis})"
-
-
-def _effects(plan: Plan) -> Iterable[str]:
-    if not plan.effects:
-        return ["• nothing: the world already is as the playbook would leave it"]
-    return [f"• {_escape(str(effect))}" for effect in plan.effects]
-
-
-def _outcome(approval: Approval) -> str:
-    when = f" {_moment(approval.decided_at)}" if approval.decided_at else ""
-    why = f": {_escape(approval.reason)}" if approval.reason else ""
-    match approval.state:
-        case ApprovalState.APPROVED:
-            return f":white_check_mark: *Approved* by {_who(approval.decided_by)}{when}{why}"
-        case ApprovalState.DENIED:
-            return f":no_entry_sign: *Denied* by {_who(approval.decided_by)}{when}{why}"
-        case ApprovalState.VOID:
-            return f":wastebasket: *Void*{when}{why or ': the plan no longer stands'}"
-        case ApprovalState.PENDING | ApprovalState.EXPIRED:
-            return f":hourglass: *Expired* {_moment(approval.expires_at)} without an answer"
-
-
-def _fallback(approval: Approval, incident: Incident) -> str:
-    """What notifications and screen readers say."""
-    what = f"{incident.failure_mode} on {incident.component}: approve {approval.plan.playbook}?"
-    return _escape(what)
-
-
-def _who(person: Person | None) -> str:
-    if person is None:
-        return "somebody"
-    slack_id = _SLACK_PERSON.fullmatch(person.id)
-    return f"<@{slack_id[1]}>" if slack_id else _escape(str(person))
-
-
-def _moment(at: datetime) -> str:
-    """A time that Slack shows in the reader's own time zone."""
-    utc = at.astimezone(UTC)
-    return f"<!date^{int(utc.timestamp())}^{{date_short_pretty}} {{time_secs}}|{utc:%Y-%m-%d %H:%M:%S} UTC>"
-
-
-def _header(text: str) -> Block:
-    return {"type": "header", "text": {"type": "plain_text", "text": _clean(text, _MOST_HEADER), "emoji": False}}
-
-
-def _section(lines: Sequence[str]) -> Block:
-    return {"type": "section", "text": {"type": "mrkdwn", "text": _fitted(lines)}}
-
-
-def _context(text: str) -> Block:
-    return {"type": "context", "elements": [{"type": "mrkdwn", "text": text}]}
-
-
-def _button(label: str, action_id: str, value: str, style: str) -> Block:
-    text = {"type": "plain_text", "text": label}
-    return {"type": "button", "text": text, "action_id": action_id, "value": value, "style": style}
-
-
-def _fitted(lines: Sequence[str]) -> str:
-    """As many whole lines as a section takes, and how many more there are."""
-    text = "\n".join(lines)
-    if len(text) <= _MOST_SECTION:
-        return text
-    shown = list(lines)
-    while shown and len(text) > _MOST_SECTION:
-        shown.pop()
-        text = "\n".join([*shown, f"…and {len(lines) - len(shown)} more: see console"])
-    return text
-
-
-def _escape(text: str) -> str:
-    """Untrusted text as one line of mrkdwn that can neither mention, link nor pretend to be another line."""
-    return _clean(text, _MOST_LINE).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _clean(text: str, most: int) -> str:
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    line = " ".join(printable.split())
-    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 # What Slack answers
@@ -385,7 +254,7 @@ def _refusal(method: str, response: Any) -> Unavailable | Rejected:
 def _raise_for(answer: WebhookResponse, method: str) -> None:
     if answer.status_code == 200:
         return
-    said = _clean(answer.body or "", 60)
+    said = clean(answer.body or "", 60)
     detail = f"{method}: HTTP {answer.status_code}" + (f" {said}" if _ERROR_CODE.fullmatch(said) else "")
     if answer.status_code == 429 or answer.status_code >= 500:
         raise Unavailable(_COMPONENT, detail)

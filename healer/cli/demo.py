@@ -19,6 +19,7 @@ import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from healer.actions.power import SUPERSEDED
 from healer.adapters.agents import AgentPower
 from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.adapters.sql import first_broken_link
@@ -45,7 +46,7 @@ _ON_CALL = "U0ONCALL"
 _READS_FOR = timedelta(seconds=4)
 _SETTLES = timedelta(seconds=60)
 _SCRIPT = timedelta(seconds=60)
-_LAST_FAULT = 0.8  # of the time: what happens last must have time to be dealt with
+_LAST_FAULT = 0.65  # of the time: what happens last must have time to be dealt with
 _LINES = (FailureMode.GPU_UNCORRECTABLE_ECC, FailureMode.RACK_POWER_OVER_BUDGET)
 
 
@@ -213,7 +214,7 @@ def _line(entry: AuditEntry) -> str:
             return f"[green]approved[/]   by {entry.actor}: {entry.reason}"
         case "run.started":
             return f"[cyan]started[/]    {detail['playbook']}"
-        case "effect.done" | "effect.undone":
+        case "effect.done" | "effect.undone" if entry.reason != SUPERSEDED:
             verb, _, target = entry.subject.partition("/")[2].partition("/")
             undone = "undone: " if entry.action == "effect.undone" else ""
             return f"[cyan]  did[/]      {undone}{verb} {target if verb == 'cordon' else target.rpartition('/')[0]}: {entry.reason}"

@@ -14,16 +14,16 @@ import click
 import structlog
 
 from healer.adapters.scrape import ScrapeSource
+from healer.adapters.slack import open_channel
 from healer.adapters.sql import SqlJournal
 from healer.cli.options import config_option, find_config
 from healer.config import Config
 from healer.ports import Cluster, PowerControl, TelemetrySource
 from healer.runtime.daemon import Daemon
-from healer.runtime.operator import Outside
+from healer.runtime.knowledge import Outside
 from healer.runtime.snapshot import Board, Snapshot
 from healer.runtime.wiring import (
     WallClock,
-    build_channel,
     build_cluster,
     build_operator,
     build_power,
@@ -70,7 +70,9 @@ def built_daemon(
 ) -> Iterator[Daemon]:
     """A daemon with its parts wired; its journal is closed at the end. Raises InvalidDocument, Unavailable."""
     content = load_content(config)
-    outside = Outside(source=source, cluster=cluster, power=power, channel=build_channel(config.approvals.slack))
+    slack = config.approvals.slack
+    channel = open_channel(slack) if slack is not None else None
+    outside = Outside(source=source, cluster=cluster, power=power, channel=channel)
     journal = SqlJournal(config.state.url)
     try:
         board, clock = Board(Snapshot(config.mode)), WallClock()

@@ -37,18 +37,14 @@ def may_decide(approval: Approval, person: Person, approvers: Collection[str], n
         return Refusal(Ground.NOT_PERMITTED, "nobody may answer: approvals.approvers is empty")
     if person.id not in approvers:
         return Refusal(Ground.NOT_PERMITTED, f"{person} is not listed in approvals.approvers")
-    match approval.state:
-        case ApprovalState.APPROVED | ApprovalState.DENIED:
-            return Refusal(Ground.ALREADY_DECIDED, _decided(approval))
-        case ApprovalState.VOID:
-            return Refusal(Ground.VOID, f"{approval.id} is void: {approval.reason or 'its plan no longer stands'}")
-        case ApprovalState.PENDING if now < approval.expires_at:
-            return None
-        case ApprovalState.PENDING | ApprovalState.EXPIRED:
-            expired = approval.expires_at.isoformat(timespec="seconds")
-            return Refusal(
-                Ground.EXPIRED, f"{approval.id} expired at {expired}; if the plan still holds, it is asked anew"
-            )
+    if approval.state in {ApprovalState.APPROVED, ApprovalState.DENIED}:
+        return Refusal(Ground.ALREADY_DECIDED, _decided(approval))
+    if approval.state is ApprovalState.VOID:
+        return Refusal(Ground.VOID, f"{approval.id} is void: {approval.reason or 'its plan no longer stands'}")
+    if approval.state is ApprovalState.EXPIRED or now >= approval.expires_at:
+        expired = approval.expires_at.isoformat(timespec="seconds")
+        return Refusal(Ground.EXPIRED, f"{approval.id} expired at {expired}; if the plan still holds, it is asked anew")
+    return None
 
 
 def _decided(approval: Approval) -> str:

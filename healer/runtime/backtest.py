@@ -25,7 +25,7 @@ from healer.domain.signal import Signal
 from healer.domain.verdict import Mode
 from healer.errors import Rejected, Unavailable
 from healer.ports import TelemetryHistory
-from healer.runtime.operator import Outside
+from healer.runtime.knowledge import Outside
 from healer.runtime.snapshot import Board, Snapshot
 from healer.runtime.views import IncidentView, incident_view
 from healer.runtime.wiring import Content, build_operator

@@ -14,12 +14,12 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from starlette.applications import Starlette
 
-from healer.adapters.slack import SlackInteractions
+from healer.adapters.slack import open_interactions
 from healer.config import Config
 from healer.errors import Conflict, Fenced, HealerError
 from healer.ports import Clock, Journal
 from healer.runtime.api import build_app
-from healer.runtime.auth import ResolvedToken, Role
+from healer.runtime.auth import resolve_tokens
 from healer.runtime.operator import Operator, failed_turn
 from healer.runtime.server import HttpServer
 from healer.runtime.snapshot import Board
@@ -104,22 +104,14 @@ class Daemon:
 
     def _app(self) -> Starlette:
         http, slack = self.config.http, self.config.approvals.slack
-        tokens = {
-            token.name: ResolvedToken(Role[token.role.upper()], token.token.read(f"http.tokens[{i}].token"))
-            for i, token in enumerate(http.tokens)
-        }
-        interactions = None
-        if slack is not None and slack.signing_secret is not None:
-            secret = slack.signing_secret.read("approvals.slack.signing_secret")
-            interactions = SlackInteractions(secret, slack.api_url)
         return build_app(
             journal=self.journal,
             board=self.board,
             clock=self.clock,
             approvers=self.config.approvals.approvers,
             http=http,
-            tokens=tokens,
-            slack=interactions,
+            tokens=resolve_tokens(http),
+            slack=open_interactions(slack) if slack is not None else None,
             console=self.console,
             interval=self.config.telemetry.interval,
         )

@@ -9,7 +9,6 @@ from typing import Literal
 
 import msgspec
 
-from healer.errors import NotFound
 from healer.runtime.auth import Identity, Role
 from healer.runtime.decisions import checked_id, decide
 from healer.runtime.fleet_views import ModelView, NodeView, model_views, node_views
@@ -175,10 +174,6 @@ def _number(call: Call, name: str, *, default: int, lowest: int, highest: int = 
     if not (text.isascii() and text.isdecimal() and len(text) <= 16 and lowest <= int(text) <= highest):
         raise BadRequest(f"{name} must be a whole number from {lowest} to {highest}, not '{text[:40]}'", 422)
     return int(text)
-
-
-def unknown_path(path: str) -> NotFound:
-    return NotFound("http", f"nothing is served at {path[:200]}")
 
 
 OPERATIONS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,16 +14,18 @@ from healer.adapters.agents import AgentPower
 from healer.adapters.kubernetes import KubernetesCluster
 from healer.adapters.prometheus import PrometheusSource
 from healer.adapters.scrape import ScrapeSource
-from healer.adapters.slack import BotPoster, SlackChannel, WebhookPoster
-from healer.config import BudgetSettings, Config, PrometheusSettings, Secret, SlackSettings
+from healer.config import BudgetSettings, Config, PrometheusSettings, Secret
 from healer.content.detectors import Detector, load_detectors
 from healer.content.models import Model, load_models
 from healer.content.playbooks import load_playbooks
 from healer.domain.playbook import Playbook
 from healer.errors import InvalidDocument, Problem
 from healer.policy.budget import DisruptionBudget
-from healer.ports import ApprovalChannel, Clock, Cluster, Journal, PowerControl, TelemetrySource
-from healer.runtime.operator import Operator, Outside, Rules
+from healer.ports import Clock, Cluster, Journal, PowerControl, TelemetrySource
+from healer.runtime.book import Book
+from healer.runtime.executor import Executor
+from healer.runtime.knowledge import Knowledge, Outside, Rules
+from healer.runtime.operator import Operator
 from healer.runtime.planning import Planner
 from healer.runtime.snapshot import Board
 from healer.telemetry.window import Window
@@ -127,17 +130,6 @@ def build_power(config: Config) -> PowerControl | None:
     return AgentPower(settings.agent_url, token=token, timeout_s=settings.timeout.total_seconds())
 
 
-def build_channel(settings: SlackSettings | None) -> ApprovalChannel | None:
-    if settings is None:
-        return None
-    if settings.bot_token is not None:
-        token = settings.bot_token.read("approvals.slack.bot_token")
-        return SlackChannel(BotPoster(token, str(settings.channel), api_url=settings.api_url))
-    if settings.webhook_url is not None:
-        return SlackChannel(WebhookPoster(settings.webhook_url.read("approvals.slack.webhook_url")))
-    return None
-
-
 def build_operator(
     config: Config, *, content: Content, outside: Outside, journal: Journal, board: Board, clock: Clock
 ) -> Operator:
@@ -150,18 +142,21 @@ def build_operator(
         clear_after=config.detectors.clear_after,
         power_floor_w=config.power.floor_watts,
     )
+    knowledge = Knowledge(rules=rules, outside=outside, journal=journal, clock=clock)
     return Operator(
-        rules=rules,
-        outside=outside,
-        journal=journal,
+        source=outside.source,
         window=Window(config.topology.rules(), span=telemetry.window, max_age=telemetry.max_age),
         detectors=content.detectors,
         models=content.models,
         planner=Planner(content.playbooks, BUILT_IN),
-        verbs=BUILT_IN,
+        executor=Executor(journal, BUILT_IN, permit=knowledge.permit),
+        knowledge=knowledge,
+        book=Book(journal, clock, new_id=lambda kind: f"{kind}-{secrets.token_hex(6)}"),
+        journal=journal,
+        channel=outside.channel,
         board=board,
         clock=clock,
-        new_id=lambda kind: f"{kind}-{secrets.token_hex(6)}",
+        deciding=threading.Lock(),
     )
 
 

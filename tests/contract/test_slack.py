@@ -29,9 +29,9 @@ from healer.adapters.slack import (
     open_channel,
     open_interactions,
     parse_interaction,
-    question_blocks,
     reply,
 )
+from healer.adapters.slack_blocks import question_blocks
 from healer.adapters.sql import SqlJournal
 from healer.config import HttpSettings, SlackSettings
 from healer.domain.approval import Approval, ApprovalState, Person

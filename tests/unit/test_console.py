@@ -199,6 +199,13 @@ class TestFleet:
         assert "temperature unknown" in html
         assert "nan" not in Page(html).text.lower()
 
+    def test_a_rack_whose_power_is_not_known_says_so(self, client: MakeClient) -> None:
+        shown = snapshot()
+        assert shown.frame is not None
+        racks = replace(shown.frame.racks, power_w=np.full_like(shown.frame.racks.power_w, np.nan))
+        page = Page(client(Board(replace(shown, frame=replace(shown.frame, racks=racks)))).get("/").text)
+        assert page.text.count("power unknown of 36.0 kW") == 2
+
     def test_warnings_and_a_silent_scheduler_are_shown(self, client: MakeClient) -> None:
         shown = snapshot(warnings=("node-05:9400 did not answer", "7 series name no GPU"))
         page = Page(client(Board(replace(shown, fleet=Fleet(NOW, problem="kube: timed out")))).get("/").text)
@@ -488,6 +495,12 @@ class TestLoggingIn:
         assert page.get("/", **second).status_code == 200
         clock.at += timedelta(hours=12)
         assert page.get("/", **second).status_code == 303
+
+    def test_too_many_sessions_push_out_the_oldest(self, client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("healer.runtime.auth._MOST_SESSIONS", 2)
+        page = client(http=GUARDED)
+        sessions = [log_in(page, "viewer-secret") for _ in range(3)]
+        assert [page.get("/", **session).status_code for session in sessions] == [303, 200, 200]
 
     def test_open_on_loopback_there_is_nothing_to_log_in_to(self, client: MakeClient) -> None:
         response: httpx.Response = client().get("/login")

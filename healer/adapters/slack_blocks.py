@@ -1,0 +1,145 @@
+"""The messages that Slack shows: pure functions from an approval to Block Kit, within Slack's limits.
+
+Everything that telemetry, pods or people wrote is escaped before it becomes part of a message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from healer.domain.approval import Approval, ApprovalState, Person
+from healer.domain.incident import Incident, Severity
+from healer.domain.plan import Plan
+
+Block: TypeAlias = dict[str, object]
+
+_MOST_SECTION = 3000  # characters that Slack takes in a section's text
+_MOST_HEADER = 150
+_MOST_LINE = 300  # of one untrusted text; five times that when escaped still fits a section
+_SLACK_PERSON = re.compile(r"slack:([UW][A-Z0-9]{1,30})")
+
+
+def question_blocks(approval: Approval, incident: Incident) -> list[Block]:
+    approve = _button("Approve", "approve", approval.id, "primary")
+    deny = _button("Deny", "deny", approval.id, "danger")
+    return [
+        _header(f"Approve {approval.plan.playbook} on {approval.plan.target}?"),
+        *_case(approval, incident),
+        _context(f"Expires {_moment(approval.expires_at)}. Unanswered means no."),
+        {"type": "actions", "block_id": "answer", "elements": [approve, deny]},
+    ]
+
+
+def answer_blocks(approval: Approval, incident: Incident) -> list[Block]:
+    return [
+        _header(f"{_TITLES[approval.state]}: {approval.plan.playbook} on {approval.plan.target}"),
+        _section([outcome(approval)]),
+        *_case(approval, incident),
+    ]
+
+
+_TITLES: Mapping[ApprovalState, str] = {
+    ApprovalState.PENDING: "Open",
+    ApprovalState.APPROVED: "Approved",
+    ApprovalState.DENIED: "Denied",
+    ApprovalState.EXPIRED: "Expired",
+    ApprovalState.VOID: "Void",
+}
+
+
+def _case(approval: Approval, incident: Incident) -> Iterable[Block]:
+    """What failed, what would be done about it, and what stands in the way."""
+    plan = approval.plan
+    yield _section([_failure(incident), *(escape(reason) for reason in incident.reasons)])
+    yield _section(["*What would be done*", *_effects(plan)])
+    if plan.impediments:
+        yield _section(["*In the way*", *(f"• {escape(text)}" for text in plan.impediments)])
+    yield _context(f"{escape(plan.budget or 'no disruption budget is touched')} · plan `{approval.digest[:12]}`")
+
+
+def _failure(incident: Incident) -> str:
+    mark = ":red_circle:" if incident.severity is Severity.CRITICAL else ":large_orange_circle:"
+    what = f"{mark} *{escape(incident.failure_mode)}* on *{escape(str(incident.component))}*"
+    return f"{what}: {incident.severity}, score {incident.score:.2f} ({incident.basis})"
+
+
+def _effects(plan: Plan) -> Iterable[str]:
+    if not plan.effects:
+        return ["• nothing: the world already is as the playbook would leave it"]
+    return [f"• {escape(str(effect))}" for effect in plan.effects]
+
+
+def outcome(approval: Approval) -> str:
+    when = f" {_moment(approval.decided_at)}" if approval.decided_at else ""
+    why = f": {escape(approval.reason)}" if approval.reason else ""
+    match approval.state:
+        case ApprovalState.APPROVED:
+            return f":white_check_mark: *Approved* by {_who(approval.decided_by)}{when}{why}"
+        case ApprovalState.DENIED:
+            return f":no_entry_sign: *Denied* by {_who(approval.decided_by)}{when}{why}"
+        case ApprovalState.VOID:
+            return f":wastebasket: *Void*{when}{why or ': the plan no longer stands'}"
+        case ApprovalState.PENDING | ApprovalState.EXPIRED:
+            return f":hourglass: *Expired* {_moment(approval.expires_at)} without an answer"
+
+
+def fallback(approval: Approval, incident: Incident) -> str:
+    """What notifications and screen readers say."""
+    what = f"{incident.failure_mode} on {incident.component}: approve {approval.plan.playbook}?"
+    return escape(what)
+
+
+def _who(person: Person | None) -> str:
+    if person is None:
+        return "somebody"
+    slack_id = _SLACK_PERSON.fullmatch(person.id)
+    return f"<@{slack_id[1]}>" if slack_id else escape(str(person))
+
+
+def _moment(at: datetime) -> str:
+    """A time that Slack shows in the reader's own time zone."""
+    utc = at.astimezone(UTC)
+    return f"<!date^{int(utc.timestamp())}^{{date_short_pretty}} {{time_secs}}|{utc:%Y-%m-%d %H:%M:%S} UTC>"
+
+
+def _header(text: str) -> Block:
+    return {"type": "header", "text": {"type": "plain_text", "text": clean(text, _MOST_HEADER), "emoji": False}}
+
+
+def _section(lines: Sequence[str]) -> Block:
+    return {"type": "section", "text": {"type": "mrkdwn", "text": _fitted(lines)}}
+
+
+def _context(text: str) -> Block:
+    return {"type": "context", "elements": [{"type": "mrkdwn", "text": text}]}
+
+
+def _button(label: str, action_id: str, value: str, style: str) -> Block:
+    text = {"type": "plain_text", "text": label}
+    return {"type": "button", "text": text, "action_id": action_id, "value": value, "style": style}
+
+
+def _fitted(lines: Sequence[str]) -> str:
+    """As many whole lines as a section takes, and how many more there are."""
+    text = "\n".join(lines)
+    if len(text) <= _MOST_SECTION:
+        return text
+    shown = list(lines)
+    while shown and len(text) > _MOST_SECTION:
+        shown.pop()
+        text = "\n".join([*shown, f"…and {len(lines) - len(shown)} more: see console"])
+    return text
+
+
+def escape(text: str) -> str:
+    """Untrusted text as one line of mrkdwn that can neither mention, link nor pretend to be another line."""
+    return clean(text, _MOST_LINE).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def clean(text: str, most: int) -> str:
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    line = " ".join(printable.split())
+    return line if len(line) <= most else line[: most - 1] + "…"

@@ -1,0 +1,166 @@
+"""The book: how incidents, approvals and runs are written, each transition with its line in the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from healer.domain.approval import Approval, ApprovalState
+from healer.domain.incident import Incident, IncidentState
+from healer.domain.plan import Plan
+from healer.domain.run import Run, RunState
+from healer.domain.verdict import Guard, Verdict
+from healer.errors import Conflict, NotFound
+from healer.policy.guards import leases_of
+from healer.ports import Clock, Journal, Transaction
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Book:
+    """Attributes:
+    new_id: a kind ("run") as a fresh id of that kind ("run-3f2a...").
+    """
+
+    journal: Journal
+    clock: Clock
+    new_id: Callable[[str], str]
+
+    def save(self, incident: Incident, *, before: Incident | None = None) -> None:
+        """Write the incident unless it is as `before`."""
+        if incident != before:
+            with self.journal.transaction() as write:
+                self.write_incident(write, incident)
+
+    def write_incident(self, write: Transaction, incident: Incident) -> None:
+        """Write the incident, and its transition to the audit log if it has one."""
+        try:
+            state: IncidentState | None = self.journal.incident(incident.id).state
+        except NotFound:
+            state = None
+        write.save_incident(incident)
+        if incident.state is state:
+            return
+        name = str(incident.component)
+        reason = incident.reasons[0] if state is None else incident.story
+        detail = {"failure_mode": incident.failure_mode, "component": incident.component.key, "name": name}
+        write.audit(
+            self.clock.now(), "healer", f"incident.{incident.state}", incident.id, reason=reason, detail=detail
+        )
+        _log.info(
+            "incident",
+            incident=incident.id,
+            state=str(incident.state),
+            failure_mode=str(incident.failure_mode),
+            component=name,
+            reason=reason,
+        )
+
+    def ask(self, incident: Incident, plan: Plan) -> None:
+        """Put the plan to a person."""
+        now = self.clock.now()
+        approval = Approval(
+            id=self.new_id("apr"),
+            incident_id=incident.id,
+            plan=plan,
+            digest=plan.digest,
+            state=ApprovalState.PENDING,
+            asked_at=now,
+            expires_at=now + plan.approval_expires_after,
+        )
+        asked = replace(
+            incident,
+            state=IncidentState.AWAITING_APPROVAL,
+            plan=plan,
+            verdict=None,
+            approval_id=approval.id,
+            changed_at=now,
+            story=f"asked for approval until {approval.expires_at:%H:%M:%S}Z",
+        )
+        with self.journal.transaction() as write:
+            self.write_incident(write, asked)
+            write.add_approval(approval)
+            effects = [str(effect) for effect in plan.effects]
+            detail = {"digest": approval.digest, "effects": effects, "incident": incident.id}
+            write.audit(now, "healer", "approval.asked", approval.id, reason=plan.reason, detail=detail)
+
+    def start(self, incident: Incident, plan: Plan, approval_id: str | None) -> None:
+        """Start a run of the plan with its leases; held back by a lease that another run took meanwhile."""
+        now = self.clock.now()
+        run = Run(
+            id=self.new_id("run"),
+            incident_id=incident.id,
+            approval_id=approval_id,
+            plan=plan,
+            state=RunState.RUNNING,
+            position=0,
+            started_at=now,
+            step_started_at=now,
+            next_look_at=now,
+            detail="started",
+        )
+        started = replace(
+            incident,
+            state=IncidentState.REMEDIATING,
+            plan=plan,
+            verdict=None,
+            run_id=run.id,
+            changed_at=now,
+            story=f"{plan.playbook} is running",
+        )
+        try:
+            with self.journal.transaction() as write:
+                write.add_run(run, leases_of(plan))
+                self.write_incident(write, started)
+                detail = {"playbook": plan.playbook, "digest": plan.digest, "approval": approval_id}
+                write.audit(now, "healer", "run.started", run.id, reason=plan.reason, detail=detail)
+        except Conflict as error:
+            verdict = Verdict(Guard.LEASE, str(error), "that run ends")
+            self.save(replace(incident, plan=plan, verdict=verdict, story=str(verdict)), before=incident)
+
+    def save_run(self, run: Run, *, before: Run) -> None:
+        """Write the run as a look left it; an end is also the incident's."""
+        now = self.clock.now()
+        with self.journal.transaction() as write:
+            write.save_run(run)
+            if run.state is not before.state:
+                reason = run.cause or run.detail
+                write.audit(now, "healer", f"run.{run.state}", run.id, reason=reason)
+                _log.info("run", run=run.id, incident=run.incident_id, state=str(run.state), detail=reason)
+            if run.state.ended:
+                self.write_incident(write, self._after(run, self.journal.incident(run.incident_id)))
+
+    def reopen(self, incident: Incident, approval: Approval, why: str) -> None:
+        """Void a question that no longer says what would be done; the next turn asks anew."""
+        self.close(approval, ApprovalState.VOID, why)
+        now = self.clock.now()
+        self.save(replace(incident, state=IncidentState.OPEN, approval_id=None, changed_at=now, story=why))
+
+    def close(self, approval: Approval, state: ApprovalState, why: str) -> None:
+        """Close a question that nobody has answered; an answer that came in meanwhile stands."""
+        now = self.clock.now()
+
+        def closed(current: Approval) -> Approval:
+            if current.state is not ApprovalState.PENDING:
+                raise Conflict("approval", f"{current.id} was {current.state} meanwhile")
+            return replace(current, state=state, decided_at=now, reason=why)
+
+        with self.journal.transaction() as write:
+            write.change_approval(approval.id, closed)
+            write.audit(now, "healer", f"approval.{state}", approval.id, reason=why)
+
+    def escalate(self, incident: Incident, why: str) -> None:
+        """Nothing more can be done by itself: a person has to look."""
+        now = self.clock.now()
+        self.save(replace(incident, state=IncidentState.ESCALATED, changed_at=now, story=why))
+
+    def _after(self, run: Run, incident: Incident) -> Incident:
+        now = self.clock.now()
+        if run.state is RunState.SUCCEEDED:
+            story = f"{run.plan.playbook} has ended: {run.detail}; verifying"
+            return replace(incident, state=IncidentState.VERIFYING, changed_at=now, healthy_since=None, story=story)
+        story = f"{run.plan.playbook} {run.state}: {run.cause or run.detail}"
+        return replace(incident, state=IncidentState.ESCALATED, changed_at=now, story=story)

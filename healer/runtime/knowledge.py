@@ -1,0 +1,127 @@
+"""Knowledge: what is known of the fleet right now, and how old it is. What verbs and guards look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+
+from healer.actions.base import World
+from healer.domain.component import ComponentKind
+from healer.domain.fleet import Fleet
+from healer.domain.frame import Frame
+from healer.domain.incident import Incident
+from healer.domain.run import Run
+from healer.domain.verdict import Mode, Verdict
+from healer.errors import HealerError
+from healer.policy.budget import DisruptionBudget
+from healer.policy.guards import Situation, first_verdict
+from healer.ports import ApprovalChannel, Clock, Cluster, Journal, PowerControl, TelemetrySource
+
+_FLEET_REFRESH = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator decides by.
+
+    Attributes:
+        max_age: telemetry and scheduler knowledge older than this permits nothing.
+        clear_after: how long a component must be observed healthy before its incident ends by itself.
+    """
+
+    mode: Mode
+    fleet_budget: DisruptionBudget
+    rack_budget: DisruptionBudget
+    max_age: timedelta = timedelta(seconds=90)
+    clear_after: timedelta = timedelta(minutes=2)
+    power_floor_w: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outside:
+    """The outside systems; those that are not configured are None."""
+
+    source: TelemetrySource
+    cluster: Cluster | None = None
+    power: PowerControl | None = None
+    channel: ApprovalChannel | None = None
+
+
+class Knowledge:
+    def __init__(self, *, rules: Rules, outside: Outside, journal: Journal, clock: Clock) -> None:
+        self.rules = rules
+        self._outside = outside
+        self._journal = journal
+        self._clock = clock
+        self._frame: Frame | None = None
+        self._fleet = Fleet(as_of=clock.now(), problem="not asked yet")
+
+    def learn(self, frame: Frame) -> None:
+        self._frame = frame
+
+    def world(self) -> World:
+        """What a verb may look at, now."""
+        return World(
+            now=self._clock.now(),
+            frame=self._frame,
+            configured_cluster=self._outside.cluster,
+            configured_power=self._outside.power,
+            power_floor_w=self.rules.power_floor_w,
+        )
+
+    def permit(self, run: Run) -> Verdict | None:
+        """Ask the guards on behalf of a run, immediately before an effect."""
+        incident = self._journal.incident(run.incident_id)
+        return first_verdict(run.plan, self.situation(incident, run=run))
+
+    def situation(self, incident: Incident, *, run: Run | None = None) -> Situation:
+        """What the guards look at for the incident; for `run`, without what the run itself holds."""
+        others = [other for other in self._journal.runs(active_only=True) if run is None or other.id != run.id]
+        return Situation(
+            now=self._clock.now(),
+            mode=self.rules.mode,
+            fleet=self.fleet(),
+            basis=incident.basis,
+            data_age=self._age_of(incident),
+            max_age=self.rules.max_age,
+            racks=self._racks(),
+            leases=self._journal.leases(),
+            leaving=frozenset(node for other in others for node in other.plan.takes_out),
+            fleet_budget=self.rules.fleet_budget,
+            rack_budget=self.rules.rack_budget,
+            run_id=None if run is None else run.id,
+        )
+
+    def fleet(self) -> Fleet:
+        """The scheduler's nodes, at most a few seconds old; a failed question is a problem, not an empty fleet."""
+        now = self._clock.now()
+        if self._fleet.problem is None and now - self._fleet.as_of < _FLEET_REFRESH:
+            return self._fleet
+        if self._outside.cluster is None:
+            self._fleet = Fleet(as_of=now, problem="no scheduler is configured; set cluster.kind")
+            return self._fleet
+        try:
+            self._fleet = Fleet(as_of=now, nodes={node.name: node for node in self._outside.cluster.nodes()})
+        except HealerError as error:
+            self._fleet = Fleet(as_of=now, problem=str(error))
+        return self._fleet
+
+    def _racks(self) -> Mapping[str, str]:
+        racks = {node.name: node.rack for node in self._fleet.nodes.values() if node.rack is not None}
+        gpus = self._frame.gpus.components if self._frame is not None else ()
+        return racks | {gpu.node: gpu.rack for gpu in gpus if gpu.node is not None and gpu.rack is not None}
+
+    def _age_of(self, incident: Incident) -> timedelta | None:
+        """How old the newest sample of the incident's own component is."""
+        frame = self._frame
+        row = None if frame is None else frame.row_of(incident.component)
+        if frame is None or row is None:
+            return None
+        since = self._clock.now() - frame.at
+        if incident.component.kind is ComponentKind.RACK:
+            return None if np.isnan(frame.racks.power_w[-1, row]) else since
+        age_s = float(frame.age_s[row])
+        return None if np.isnan(age_s) else since + timedelta(seconds=age_s)
