@@ -1,11 +1,14 @@
 """Uncorrectable memory errors: the GPU has handed out, or could have handed out, wrong data.
 
-Mechanism: two or more bits of one ECC word flip; SECDED sees it and cannot repair it. The word's row is remapped at the
-next reset; until then the driver kills the applications that used it, and an uncontained error takes the GPU down.
-Sources: DCGM fields 311 and 313 (double-bit errors since the driver was loaded, and over the GPU's life), DCGM field 230 and
-NVIDIA's Xid catalogue (48 double-bit error, 95 uncontained, 140 unrecovered, 171 and 172 the same on newer parts; 94 was
-contained: the application ends, the GPU's count grows). DCGM's own health check fails a GPU on any volatile double-bit error.
-Cost of a false positive: a node of eight GPUs drained and its work restarted, which is why the drain asks first.
+Mechanism: two or more bits of one ECC word flip; SECDED sees it and cannot repair it. The word's row is remapped at
+the next reset; until then the driver kills the applications that used it, and an uncontained error takes the GPU
+down.
+Sources: DCGM fields 311 and 313 (double-bit errors since the driver was loaded, and over the GPU's life), DCGM
+field 230 and NVIDIA's Xid catalogue (48 double-bit error, 95 uncontained, 140 unrecovered, 171 and 172 the same on
+newer parts; 94 was contained: the application ends, the GPU's count grows). DCGM's own health check fails a GPU on
+any volatile double-bit error.
+Cost of a false positive: a node of eight GPUs drained and its work restarted, which is
+why the drain asks first.
 """
 
 from __future__ import annotations

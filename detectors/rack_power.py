@@ -1,9 +1,11 @@
 """A rack that draws more than its feed is meant to carry.
 
-Mechanism: synchronous training puts every GPU of a rack at its limit at once; breakers and shelves are sized for less than
-the sum of the limits. The rack's own meter decides, never the sum of the GPUs, which leaves out fans, CPUs and conversion.
-Source: rack power as configured under `topology.rack_power`, against `topology.rack_budget_watts`. The maximum of a short
-window reacts in seconds where its mean reacts in minutes (a toy rack was 35 s over budget instead of 502 s).
+Mechanism: synchronous training puts every GPU of a rack at its limit at once; breakers and shelves are sized for less
+than the sum of the limits. The rack's own meter decides, never the sum of the GPUs, which leaves out fans, CPUs and
+conversion.
+Source: rack power as configured under `topology.rack_power`, against `topology.rack_budget_watts`. The
+maximum of a short window reacts in seconds where its mean reacts in minutes (a toy rack was 35 s over budget instead
+of 502 s).
 Cost of a false positive: the jobs of one rack run somewhat slower for a few minutes.
 """
 

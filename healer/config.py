@@ -16,6 +16,7 @@ from healer.errors import InvalidDocument, Problem
 from healer.schema import Duration, Section, validated
 from healer.telemetry.identity import NODE_LABELS, TopologyRules
 
+
 class Secret(Section):
     """Where a secret is: `{file: PATH}` or `{env: NAME}`. The value itself is never in the configuration."""
 
@@ -35,7 +36,9 @@ class Secret(Section):
             where = f"the environment variable {self.env}"
             value = os.environ.get(str(self.env), "")
         if not value:
-            raise InvalidDocument(Problem("config.yaml", 0, key, f"{where} is empty or missing", "put the secret there"))
+            raise InvalidDocument(
+                Problem("config.yaml", 0, key, f"{where} is empty or missing", "put the secret there")
+            )
         return value
 
 
@@ -241,8 +244,10 @@ def load_config(path: Path) -> Config:
     base = path.resolve().parent
     absolute = {
         name: section.model_copy(update={"path": base / section.path})
-        for name, section in (("detectors", config.detectors), ("models", config.models), ("playbooks", config.playbooks))
+        for name, section in (
+            ("detectors", config.detectors),
+            ("models", config.models),
+            ("playbooks", config.playbooks),
+        )
     }
     return config.model_copy(update=absolute)
-
-

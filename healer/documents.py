@@ -54,10 +54,14 @@ def parse_document(text: str, *, file: str) -> Document:
     """Raises InvalidDocument."""
     try:
         # An alias can make a document that is endless, or huge; nothing that people write here needs one.
-        alias = next((part for part in yaml.parse(text, Loader=yaml.SafeLoader) if isinstance(part, yaml.AliasEvent)), None)
+        alias = next(
+            (part for part in yaml.parse(text, Loader=yaml.SafeLoader) if isinstance(part, yaml.AliasEvent)), None
+        )
         if alias is not None:
             line = alias.start_mark.line + 1 if alias.start_mark else 0
-            raise InvalidDocument(Problem(file, line, "", f"the alias *{alias.anchor} is not supported", "write it out"))
+            raise InvalidDocument(
+                Problem(file, line, "", f"the alias *{alias.anchor} is not supported", "write it out")
+            )
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
@@ -95,7 +99,9 @@ def _plain(node: yaml.Node, path: KeyPath, *, file: str, lines: dict[KeyPath, in
         key = str(key_node.value)
         key_line = key_node.start_mark.line + 1
         if key in content:
-            raise InvalidDocument(Problem(file, key_line, dotted((*path, key)), "stands here twice", "keep one of them"))
+            raise InvalidDocument(
+                Problem(file, key_line, dotted((*path, key)), "stands here twice", "keep one of them")
+            )
         lines[(*path, key)] = key_line
         content[key] = _plain(value_node, (*path, key), file=file, lines=lines)
     return content

@@ -1,13 +1,13 @@
 """The one tree of errors. Whether trying again can help is a type, so that nobody has to guess from a message.
 
-    HealerError
-    ├── InvalidDocument      a file that a person wrote is wrong: file, line, key, problem, hint (exit code 2)
-    ├── Unavailable          an outside system did not answer, or answered nonsense: try again later
-    ├── Rejected             an outside system answered no: trying again unchanged cannot help
-    ├── NotPermitted         the actor may not do this
-    ├── NotFound             nothing has this id
-    ├── Conflict             the thing is no longer in a state that allows this (decided, expired, changed meanwhile)
-    └── Fenced               another process leads: this one must stop writing
+HealerError
+├── InvalidDocument      a file that a person wrote is wrong: file, line, key, problem, hint (exit code 2)
+├── Unavailable          an outside system did not answer, or answered nonsense: try again later
+├── Rejected             an outside system answered no: trying again unchanged cannot help
+├── NotPermitted         the actor may not do this
+├── NotFound             nothing has this id
+├── Conflict             the thing is no longer in a state that allows this (decided, expired, changed meanwhile)
+└── Fenced               another process leads: this one must stop writing
 """
 
 from __future__ import annotations

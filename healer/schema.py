@@ -1,4 +1,6 @@
-"""What the typed documents share: durations as people write them, strict sections, and errors that name file, line and key."""
+"""What the typed documents share: durations as people write them, strict sections, and errors that name file, line
+and key.
+"""
 
 from __future__ import annotations
 

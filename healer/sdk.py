@@ -12,7 +12,8 @@ A **model** is a folder `models/NAME/` with `model.py` and `card.md`:
 * `READS`: the signals it needs,
 * `features(frame) -> (n_gpus, n_features) float64`, NaN where unknown,
 * `build(**hyper_parameters)`: an unfitted scikit-learn estimator,
-* `score(estimator, features) -> (n_gpus,) float64` in 0 to 1, NaN where the features are unknown or out of the fitted range,
+* `score(estimator, features) -> (n_gpus,) float64` in 0 to 1, NaN where the features are unknown or out of the fitted
+  range,
 * `judge(frame, scores, settings) -> Findings`.
 """
 
@@ -73,7 +74,8 @@ def findings(
 def counter_growth(window: Floats) -> Floats:
     """(n_gpus,) by how much a counter grew over `window` (n_ticks, n_gpus), oldest first.
 
-    A fall is a reset, after which counting starts again; a gap hides nothing, the next sample is compared with the last.
+    A fall is a reset, after which counting starts again; a gap hides nothing, the next sample is compared with the
+    last.
     """
     last = np.maximum.accumulate(np.where(np.isnan(window), -1, np.arange(len(window))[:, None]), axis=0)
     filled = np.take_along_axis(window, np.maximum(last, 0), axis=0)

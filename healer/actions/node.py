@@ -21,7 +21,9 @@ _LOOK_AGAIN = timedelta(seconds=2)
 
 
 class Cordon:
-    """node.cordon: no new work is placed on the node. Owned by the run, persisted, and read back before anything else."""
+    """node.cordon: no new work is placed on the node. Owned by the run, persisted, and read back before anything
+    else.
+    """
 
     name: ClassVar[str] = "node.cordon"
 
@@ -70,7 +72,7 @@ class Cordon:
 
 
 class Drain:
-    """node.drain: every workload that can be made again elsewhere is evicted, by kubectl drain's rules, and has gone."""
+    """node.drain: every workload that can run elsewhere is evicted, by kubectl drain's rules, and has gone."""
 
     name: ClassVar[str] = "node.drain"
 
@@ -91,7 +93,8 @@ class Drain:
             by_owner[workload.stable_name].append(workload)
         return Proposal(
             effects=tuple(
-                Effect("evict", owner, _described(members), takes_out=node) for owner, members in sorted(by_owner.items())
+                Effect("evict", owner, _described(members), takes_out=node)
+                for owner, members in sorted(by_owner.items())
             ),
             impediments=tuple(
                 f"{workload} is held by the disruption budget {workload.blocked_by}"
@@ -161,7 +164,9 @@ def _movable(workloads: tuple[Workload, ...]) -> list[Workload]:
 
 def _unmovable(workloads: tuple[Workload, ...]) -> tuple[str, ...]:
     """What forbids the drain as a whole: kubectl, too, refuses before the first eviction."""
-    return tuple(f"{w} would be lost: {w.why}" for w in workloads if w.disposition is Disposition.REFUSES and not w.leaving)
+    return tuple(
+        f"{w} would be lost: {w.why}" for w in workloads if w.disposition is Disposition.REFUSES and not w.leaving
+    )
 
 
 def _described(members: list[Workload]) -> str:

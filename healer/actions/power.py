@@ -1,7 +1,7 @@
 """Verbs on the power of a rack: cap its GPUs alike, hold the cap while it is needed, put the limits back.
 
-All ranks of a gang wait for the slowest, so every GPU of the rack gets the same share. A cap has a time to live and falls
-back to the static safe share, not to the maximum, when nobody renews it.
+All ranks of a gang wait for the slowest, so every GPU of the rack gets the same share. A cap has a time to live and
+falls back to the static safe share, not to the maximum, when nobody renews it.
 """
 
 from __future__ import annotations
@@ -155,7 +155,9 @@ class Hold:
         if abs(wanted_w - cap_w) >= _SMALLEST_CHANGE_W:
             number = 1 + len([r for r in ledger.records if r.key.startswith("cap/")])
             for node, cap in caps.items():
-                _set_cap(ledger, node, replace(cap, cap_w=wanted_w, fallback_w=min(cap.fallback_w, wanted_w)), number=number)
+                _set_cap(
+                    ledger, node, replace(cap, cap_w=wanted_w, fallback_w=min(cap.fallback_w, wanted_w)), number=number
+                )
         return RetryAfter(_LOOK_AGAIN, f"at {wanted_w:.0f} W; {room.binding} GPUs would take more")
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
@@ -196,14 +198,19 @@ def _rack(target: Component, world: World) -> _Rack:
     if np.isnan(power_w):
         raise Unavailable(f"rack {target.rack}", "its meter gives no current power")
     drawn_w = sum(gpu.power_w for members in gpus.values() for gpu in members)
-    ours = {node: tuple(gpu for gpu in members if gpu.limit_w >= gpu.default_w - _TOLERANCE_W) for node, members in gpus.items()}
+    ours = {
+        node: tuple(gpu for gpu in members if gpu.limit_w >= gpu.default_w - _TOLERANCE_W)
+        for node, members in gpus.items()
+    }
     return _Rack(
         name=str(target.rack),
         power_w=power_w,
         budget_w=float(frame.racks.budget_w[row]),
         overhead_w=max(0.0, power_w - drawn_w),
         gpus={node: members for node, members in ours.items() if members},
-        foreign=tuple(gpu for members in gpus.values() for gpu in members if gpu.limit_w < gpu.default_w - _TOLERANCE_W),
+        foreign=tuple(
+            gpu for members in gpus.values() for gpu in members if gpu.limit_w < gpu.default_w - _TOLERANCE_W
+        ),
     )
 
 
@@ -241,9 +248,7 @@ class _Room:
     over_budget: bool
 
 
-def _room(
-    target: Component, frame: Frame, row: int, *, cap_w: float, share: float, since: datetime
-) -> _Room | None:
+def _room(target: Component, frame: Frame, row: int, *, cap_w: float, share: float, since: datetime) -> _Room | None:
     """By the samples after `since`; None while there are none, or anything that counts is unknown."""
     span = frame.at - since
     members = np.array([gpu.rack == target.rack for gpu in frame.gpus.components])
@@ -298,7 +303,9 @@ def _caps_of(ledger: Ledger) -> dict[str, _NodeCap]:
 
 
 def _last_change(ledger: Ledger) -> datetime | None:
-    settled = [record.settled_at for record in ledger.standing("cap/", of_any_step=True) if record.settled_at is not None]
+    settled = [
+        record.settled_at for record in ledger.standing("cap/", of_any_step=True) if record.settled_at is not None
+    ]
     return max(settled, default=None)
 
 

@@ -37,7 +37,9 @@ def check_playbook(playbook: Playbook, verbs: Verbs, *, file: str) -> tuple[Prob
                 name = str(detail["loc"][0]) if detail["loc"] else ""
                 if not (detail["type"] == "missing" and name in computed):
                     known = action.Arguments.model_fields
-                    text = f"{step.use} has no argument {name!r}" if detail["type"] == "extra_forbidden" else detail["msg"]
+                    text = (
+                        f"{step.use} has no argument {name!r}" if detail["type"] == "extra_forbidden" else detail["msg"]
+                    )
                     hint = nearest(name, known) or f"known: {', '.join(known) or 'none'}"
                     problems.append(document.problem(("steps", i, "with", name), text, hint))
     return tuple(problems)

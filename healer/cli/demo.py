@@ -153,8 +153,8 @@ def _greet(
         raise HealerError("the daemon did not start")
     layout = fleet.layout
     console.print(
-        f"[bold]healer demo[/]  {layout.n_gpus} simulated GPUs on {len(layout.nodes)} nodes in {len(layout.racks)} racks, "
-        f"mode act, rack budget {_RACK_BUDGET_W / 1000:.0f} kW"
+        f"[bold]healer demo[/]  {layout.n_gpus} simulated GPUs on {len(layout.nodes)} nodes in "
+        f"{len(layout.racks)} racks, mode act, rack budget {_RACK_BUDGET_W / 1000:.0f} kW"
     )
     if browsable:
         console.print(f"console  http://127.0.0.1:{ports[0]}/")
@@ -201,7 +201,7 @@ def _in_short(daemon: Daemon) -> str:
     return f"{len(snapshot.frame.gpus) - silent} GPUs seen, {silent} unknown; {power}"
 
 
-def _line(entry: AuditEntry) -> str:
+def _line(entry: AuditEntry) -> str:  # noqa: PLR0911 - one case, one sentence
     """One entry of the audit log, for people; empty for those that say nothing new."""
     detail = json.loads(entry.detail)
     match entry.action:
@@ -216,8 +216,9 @@ def _line(entry: AuditEntry) -> str:
             return f"[cyan]started[/]    {detail['playbook']}"
         case "effect.done" | "effect.undone" if entry.reason != SUPERSEDED:
             verb, _, target = entry.subject.partition("/")[2].partition("/")
-            undone = "undone: " if entry.action == "effect.undone" else ""
-            return f"[cyan]  did[/]      {undone}{verb} {target if verb == 'cordon' else target.rpartition('/')[0]}: {entry.reason}"
+            named = target if verb == "cordon" else target.rpartition("/")[0]
+            did = "undid" if entry.action == "effect.undone" else "did"
+            return f"[cyan]  {did:8}[/] {verb} {named}: {entry.reason}"
         case "run.succeeded" | "run.failed" | "run.cancelled":
             return f"[cyan]{entry.action.removeprefix('run.'):10}[/] {entry.reason}"
         case "incident.resolved":

@@ -16,7 +16,8 @@ from healer.adapters.sql import SqlJournal, first_broken_link
 from healer.cli.options import DurationType, MomentType, config_option, find_config, json_option, print_table
 from healer.errors import HealerError
 from healer.ports import AuditEntry
-from healer.runtime.backtest import Report, backtest as replay
+from healer.runtime.backtest import Report
+from healer.runtime.backtest import backtest as replay
 from healer.runtime.wiring import build_prometheus, load_content
 
 _PAGE = 1000
@@ -62,7 +63,9 @@ def _print(report: Report) -> None:
         )
         for i in report.incidents
     ]
-    print_table(("OPENED", "RESOLVED", "SEVERITY", "FAILURE", "COMPONENT", "REASON", "PLAN"), rows, empty="no incidents")
+    print_table(
+        ("OPENED", "RESOLVED", "SEVERITY", "FAILURE", "COMPONENT", "REASON", "PLAN"), rows, empty="no incidents"
+    )
     stats = report.stats
     click.echo(f"{stats.ticks} turns over {stats.gpus} GPUs, {stats.samples} samples, in {stats.wall_s:.1f} s")
     for warning in stats.warnings:

@@ -41,17 +41,23 @@ class Daemon:
             response = requests.request(method, f"{self._url}{path}", json=body, headers=self._headers, timeout=10)
             answer = response.json()
         except (requests.RequestException, ValueError) as error:
-            raise Unavailable(self._url, f"no healer answers there ({type(error).__name__}); is it running? --url") from error
+            raise Unavailable(
+                self._url, f"no healer answers there ({type(error).__name__}); is it running? --url"
+            ) from error
         if response.ok:
             return answer
         message = str(answer.get("error", {}).get("message", response.reason))
-        raise _ERRORS[response.status_code]("daemon", message) if response.status_code in _ERRORS else HealerError(message)
+        raise (
+            _ERRORS[response.status_code]("daemon", message)
+            if response.status_code in _ERRORS
+            else HealerError(message)
+        )
 
 
 def daemon_options(command: _F) -> _F:
     url = click.option("--url", envvar="HEALER_URL", default=None, help="Of the daemon. Default: http.listen.")
     token = click.option("--token", envvar="HEALER_TOKEN", default=None, help="Better given as HEALER_TOKEN.")
-    return cast(_F, url(token(config_option(command))))
+    return cast("_F", url(token(config_option(command))))
 
 
 def _daemon(config_path: Path | None, url: str | None, token: str | None) -> Daemon:
@@ -96,10 +102,24 @@ def incidents(
         return
     items = daemon.get("/api/v1/incidents")["items"]
     rows = [
-        (i["id"], _age(i["opened_at"]), i["severity"], i["state"], i["failure_mode"], _place(i["component"]), i["story"])
+        (
+            i["id"],
+            _age(i["opened_at"]),
+            i["severity"],
+            i["state"],
+            i["failure_mode"],
+            _place(i["component"]),
+            i["story"],
+        )
         for i in items
     ]
-    _print(items, rows, ("ID", "AGE", "SEVERITY", "STATE", "FAILURE", "COMPONENT", "STORY"), as_json, "no incidents")
+    _print(
+        items,
+        rows,
+        ("ID", "AGE", "SEVERITY", "STATE", "FAILURE", "COMPONENT", "STORY"),
+        as_json=as_json,
+        empty="no incidents",
+    )
 
 
 @click.command()
@@ -128,7 +148,7 @@ def approvals(
         for a in items
     ]
     columns = ("ID", "AGE", "STATE", "PLAYBOOK", "TARGET", "EXPIRES", "BY")
-    _print(items, rows, columns, as_json, "no approvals")
+    _print(items, rows, columns, as_json=as_json, empty="no approvals")
 
 
 @click.command()
@@ -155,7 +175,9 @@ def deny(approval_id: str, reason: str, config_path: Path | None, url: str | Non
 @daemon_options
 @json_option
 @click.pass_context
-def runs(context: click.Context, config_path: Path | None, url: str | None, token: str | None, *, as_json: bool) -> None:
+def runs(
+    context: click.Context, config_path: Path | None, url: str | None, token: str | None, *, as_json: bool
+) -> None:
     """The runs of playbooks, newest first; see `runs show` and `runs cancel`."""
     context.obj = daemon = _daemon(config_path, url, token)
     if context.invoked_subcommand is not None:
@@ -165,7 +187,7 @@ def runs(context: click.Context, config_path: Path | None, url: str | None, toke
         (r["id"], _age(r["started_at"]), r["state"], r["plan"]["playbook"], _place(r["plan"]["target"]), r["detail"])
         for r in items
     ]
-    _print(items, rows, ("ID", "AGE", "STATE", "PLAYBOOK", "TARGET", "DETAIL"), as_json, "no runs")
+    _print(items, rows, ("ID", "AGE", "STATE", "PLAYBOOK", "TARGET", "DETAIL"), as_json=as_json, empty="no runs")
 
 
 @runs.command("show")
@@ -186,7 +208,9 @@ def cancel_run(daemon: Daemon, run_id: str, reason: str) -> None:
     click.echo(f"{run_id} is being undone")
 
 
-def _print(items: list[Any], rows: Sequence[tuple[str, ...]], columns: tuple[str, ...], as_json: bool, empty: str) -> None:  # noqa: FBT001
+def _print(
+    items: list[Any], rows: Sequence[tuple[str, ...]], columns: tuple[str, ...], *, as_json: bool, empty: str
+) -> None:
     if as_json:
         click.echo(json.dumps(items, indent=2))
     else:

@@ -1,4 +1,6 @@
-"""CEL expressions in playbooks, compiled once. The variables they may use are fixed, so a misspelt one is found at load."""
+"""CEL expressions in playbooks, compiled once. The variables they may use are fixed, so a misspelt one is found at
+load.
+"""
 
 from __future__ import annotations
 

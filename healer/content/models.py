@@ -1,9 +1,10 @@
-"""Models: a folder each, with the code, the card, and versions trained earlier. Loading a model runs no code of its file.
+"""Models: a folder each, with the code, the card, and versions trained earlier. Loading a model runs no code of its
+file.
 
-    models/NAME/model.py        features, build, score, judge (see healer.sdk)
-    models/NAME/card.md         data, split, metrics with intervals, limits
-    models/NAME/CURRENT         the version in use
-    models/NAME/VERSION/        model.skops, manifest.json
+models/NAME/model.py        features, build, score, judge (see healer.sdk)
+models/NAME/card.md         data, split, metrics with intervals, limits
+models/NAME/CURRENT         the version in use
+models/NAME/VERSION/        model.skops, manifest.json
 """
 
 from __future__ import annotations
@@ -138,7 +139,9 @@ def _estimator(path: Path, manifest: Manifest) -> Any:
         raise InvalidDocument(Problem(str(path), 0, "", text, "train it again: healer model train"))
     unknown = set(skops.io.get_untrusted_types(file=path)) - set(_ALLOWED_TYPES)
     if unknown:
-        raise InvalidDocument(Problem(str(path), 0, "", f"holds types that are not allowed: {', '.join(sorted(unknown))}"))
+        raise InvalidDocument(
+            Problem(str(path), 0, "", f"holds types that are not allowed: {', '.join(sorted(unknown))}")
+        )
     return skops.io.load(path, trusted=list(_ALLOWED_TYPES))
 
 

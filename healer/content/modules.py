@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from healer.documents import nearest
-from healer.errors import InvalidDocument, Problem
 from healer.domain.playbook import Scalar
+from healer.errors import InvalidDocument, Problem
 
 
 def load_module(path: Path, *, prefix: str) -> ModuleType:
@@ -43,7 +43,7 @@ def require(module: ModuleType, path: Path, *names: str) -> None:
 
 
 def settings_of(module: ModuleType, overrides: Mapping[str, Scalar], *, path: Path, key: str) -> Any:
-    """The module's `Settings` with the deployment's overrides. Raises InvalidDocument for an unknown or mistyped one."""
+    """The module's `Settings` with the deployment's overrides. Raises InvalidDocument: unknown or mistyped."""
     fields = {field.name: field for field in dataclasses.fields(module.Settings)}
     problems = []
     for name, value in overrides.items():

@@ -97,7 +97,13 @@ def _strangers(
         if name not in playbooks
     ]
     return found + [
-        Problem("config.yaml", 0, f"playbooks.params.{name}.{param}", "no such param", nearest(param, playbooks[name].params))
+        Problem(
+            "config.yaml",
+            0,
+            f"playbooks.params.{name}.{param}",
+            "no such param",
+            nearest(param, playbooks[name].params),
+        )
         for name, values in params.items()
         if name in playbooks
         for param in values

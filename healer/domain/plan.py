@@ -1,4 +1,6 @@
-"""Plan: a playbook bound to a target, with its effects spelled out. What a person approves is the digest of those effects."""
+"""Plan: a playbook bound to a target, with its effects spelled out. What a person approves is the digest of those
+effects.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signal: a named series of one component, with its unit. The vendors' spellings are in `healer.telemetry.catalogue`."""
+"""Signal: a named series of one component, with its unit. The vendors' spellings are in healer.telemetry."""
 
 from __future__ import annotations
 

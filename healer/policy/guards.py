@@ -91,7 +91,9 @@ def _target(plan: Plan, situation: Situation) -> Verdict | None:
     for name in sorted(plan.takes_out):
         node = situation.fleet.nodes.get(name)
         if node is None:
-            return Verdict(Guard.TARGET, f"the scheduler knows no node {name}", "names in telemetry and scheduler agree")
+            return Verdict(
+                Guard.TARGET, f"the scheduler knows no node {name}", "names in telemetry and scheduler agree"
+            )
         if node.cordoned and node.cordoned_by is None:
             return Verdict(Guard.TARGET, f"{name} was cordoned by a person", "that person uncordons it")
         if node.cordoned_by not in {None, situation.run_id}:

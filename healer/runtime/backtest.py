@@ -91,7 +91,7 @@ def backtest(
 
 
 class _Replay:
-    """Implements the clock, and stands in for the telemetry source and the agents, at the time of the newest reading."""
+    """The clock, and a stand-in for the telemetry source and the agents, at the time of the newest reading."""
 
     name = "replay"
 

@@ -47,9 +47,7 @@ class Book:
         name = str(incident.component)
         reason = incident.reasons[0] if state is None else incident.story
         detail = {"failure_mode": incident.failure_mode, "component": incident.component.key, "name": name}
-        write.audit(
-            self.clock.now(), "healer", f"incident.{incident.state}", incident.id, reason=reason, detail=detail
-        )
+        write.audit(self.clock.now(), "healer", f"incident.{incident.state}", incident.id, reason=reason, detail=detail)
         _log.info(
             "incident",
             incident=incident.id,

@@ -136,7 +136,7 @@ class _Loop:
         except Fenced as error:
             self._fenced.append(error)
             self._stopping.set()
-        except Exception as error:  # a turn may fail for any reason; the next one starts from what is observed then
+        except Exception as error:  # noqa: BLE001 - a turn may fail for any reason; the next one starts from what is observed then
             self._report(error)
         else:
             if self._trouble:

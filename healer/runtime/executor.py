@@ -112,7 +112,7 @@ class Executor:
         )
         try:
             return part(action)(bound_arguments(action, step.arguments), run.plan.target, ledger)
-        except Exception as error:  # a verb may be anybody's; whatever it raises ends in an outcome, not in the loop
+        except Exception as error:  # noqa: BLE001 - a verb may be anybody's; whatever it raises ends in an outcome, not in the loop
             return _outcome_of(error, step.use)
 
     def _save(self, record: EffectRecord, now: datetime) -> None:

@@ -48,7 +48,9 @@ class Planner:
             return Planned()
         target = target_of(incident, playbook.target)
         if target is None:
-            message = f"{playbook.name} works on a {playbook.target}, and the telemetry names none for {incident.component}"
+            message = (
+                f"{playbook.name} works on a {playbook.target}, and the telemetry names none for {incident.component}"
+            )
             return Planned(verdict=Verdict(Guard.TARGET, message, "the topology labels are there; see topology"))
         variables = variables_of(incident, playbook.params)
         steps = tuple(_bound(step, variables) for step in playbook.steps if _wanted(step, variables))

@@ -1,4 +1,4 @@
-"""Snapshot: what the newest turn saw, for the HTTP API, the console and the daemon's own metrics. Never decided upon."""
+"""Snapshot: what the newest turn saw, for the HTTP API, the console and healer's own metrics. Never decided upon."""
 
 from __future__ import annotations
 

@@ -284,7 +284,7 @@ def audit_view(entry: AuditEntry) -> AuditView:
 def _evidence_view(evidence: Evidence) -> EvidenceView:
     return EvidenceView(
         signal=evidence.signal,
-        value=known(evidence.value),
+        value=evidence.value,
         unit=evidence.unit,
         at=_utc(evidence.at),
         note=evidence.note,

@@ -1,4 +1,6 @@
-"""From the configuration to the parts: which content, which outside systems. Everything wrong is found before anything runs."""
+"""From the configuration to the parts: which content, which outside systems. Everything wrong is found before
+anything runs.
+"""
 
 from __future__ import annotations
 

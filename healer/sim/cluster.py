@@ -1,4 +1,6 @@
-"""The work that runs on a simulated fleet: what the simulated cluster has on its nodes, and what that means for the GPUs."""
+"""The work that runs on a simulated fleet: what the simulated cluster has on its nodes, and what that means for the
+GPUs.
+"""
 
 from __future__ import annotations
 

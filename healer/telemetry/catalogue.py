@@ -1,8 +1,9 @@
 """Which exported metric is which signal, in which unit, for every spelling in use.
 
-Sources: DCGM field ids and the renames of DCGM 4.6 (dcgm-exporter 4.9), AMD device-metrics-exporter. Whether a field is a
-counter is decided by the field, never by the exported TYPE: AMD types everything gauge, dcgm-exporter types windowed counts
-counter. The unit is decided by the spelling: the renamed fields changed theirs (MHz to Hz, mJ to J, % to ratio, MiB to bytes).
+Sources: DCGM field ids and the renames of DCGM 4.6 (dcgm-exporter 4.9), AMD device-metrics-exporter. Whether a field
+is a counter is decided by the field, never by the exported TYPE: AMD types everything gauge, dcgm-exporter types
+windowed counts counter. The unit is decided by the spelling: the renamed fields changed theirs (MHz to Hz, mJ to J, %
+to ratio, MiB to bytes).
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ _DCGM = (
     Spelling("DCGM_FI_PROF_NVLINK_RX_BYTES", Signal.NVLINK_RX),
 )
 
-# Earlier spellings win over later ones when an exporter offers both: the junction is the hottest point, the edge is not.
+# Earlier spellings win over later ones when an exporter offers both: the junction is the hottest point, the edge is
+# not.
 _AMD = (
     Spelling("gpu_junction_temperature", Signal.GPU_TEMPERATURE, zero_is_blank=True),
     Spelling("gpu_edge_temperature", Signal.GPU_TEMPERATURE, zero_is_blank=True),
@@ -101,8 +103,7 @@ _AMD = (
 )
 
 SPELLINGS: Mapping[str, Spelling] = {
-    spelling.metric: spelling
-    for spelling in (*_DCGM, *_AMD, *(replace(s, metric=f"amd_{s.metric}") for s in _AMD))
+    spelling.metric: spelling for spelling in (*_DCGM, *_AMD, *(replace(s, metric=f"amd_{s.metric}") for s in _AMD))
 }
 
 COUNTERS = frozenset(signal for signal in Signal if signal.endswith("_total"))
@@ -112,7 +113,8 @@ _FP64_BLANK = 140737488355328.0
 _INT32_BLANK = float(0x7FFFFFF0)
 _INT32_END = float(0x80000000)
 
-# A millijoule counter passes 2^31 in days, and a DCGM fp64 blank only after decades: only the int64 blank is safe to cut.
+# A millijoule counter passes 2^31 in days, and a DCGM fp64 blank only after decades: only the int64 blank is safe to
+# cut.
 _LARGE_VALUES_ARE_REAL = frozenset({Signal.ENERGY, Signal.PCIE_TX, Signal.PCIE_RX, Signal.NVLINK_TX, Signal.NVLINK_RX})
 
 

@@ -1,11 +1,11 @@
 """gpu_anomaly: how unlike its peers a GPU behaves, over several signals at once.
 
-Mechanism: GPUs of one model reach like temperatures at like power; a failing heat sink, a stuck fan or dried paste shows as a
-GPU that leaves the common line of its peers, long before any limit. Each feature is what is left of one temperature when
-power is taken out by a line fitted over the peers *of this frame*, so that the room, the season and the load drop out. An
-elliptic envelope over the healthy residuals gives the distance.
-Limits: it needs at least eight peers of the same model at steady power for most of a minute; it says nothing about a change
-that all peers share, and it does not know how a GPU was built: one in some hundreds runs warmer all its life.
+Mechanism: GPUs of one model reach like temperatures at like power; a failing heat sink, a stuck fan or dried paste
+shows as a GPU that leaves the common line of its peers, long before any limit. Each feature is what is left of one
+temperature when power is taken out by a line fitted over the peers *of this frame*, so that the room, the season and
+the load drop out. An elliptic envelope over the healthy residuals gives the distance. Limits: it needs at least eight
+peers of the same model at steady power for most of a minute; it says nothing about a change that all peers share, and
+it does not know how a GPU was built: one in some hundreds runs warmer all its life.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from healer.sdk import (
 
 MODES = (FailureMode.GPU_ANOMALY,)
 FEATURES = (
-    ("core temperature that power does not explain, C", Signal.GPU_TEMPERATURE, Signal.POWER),
-    ("memory temperature that power does not explain, C", Signal.MEMORY_TEMPERATURE, Signal.POWER),
+    ("core temperature that power does not explain", Signal.GPU_TEMPERATURE, Signal.POWER),
+    ("memory temperature that power does not explain", Signal.MEMORY_TEMPERATURE, Signal.POWER),
 )
 READS = tuple(dict.fromkeys(signal for _, *signals in FEATURES for signal in signals))
 
@@ -59,7 +59,7 @@ class Settings:
 
 
 def features(frame: Frame) -> Floats:
-    """(n_gpus, 2) residuals over the last minute's means, in the units of FEATURES; NaN where unknown or not settled.
+    """(n_gpus, 2) residuals over the last minute's means, in degrees Celsius; NaN where unknown or not settled.
 
     Temperature follows power with a delay of tens of seconds: a GPU whose power has just changed has no common line.
     """
@@ -96,11 +96,11 @@ def judge(frame: Frame, scores: Floats, settings: Settings) -> Findings:
 
     def describe(row: int) -> tuple[float, str, tuple[Evidence, ...]]:
         evidence = tuple(
-            Evidence(str(wanted), float(residual), name.rpartition(", ")[2], frame.at, name.rpartition(", ")[0])
+            Evidence(str(wanted), float(residual), "C", frame.at, name)
             for (name, wanted, _), residual in zip(FEATURES, residuals[row], strict=True)
         )
-        largest = max(evidence, key=lambda item: abs(item.value))
-        reason = f"unlike its peers: {largest.note} is {largest.value:+.1f} {largest.unit} off"
+        largest = int(np.argmax(np.abs(residuals[row])))
+        reason = f"unlike its peers: {FEATURES[largest][0]} is {residuals[row][largest]:+.1f} C off"
         return float(scores[row]), reason, evidence
 
     components = frame.gpus.components
@@ -116,7 +116,9 @@ def _settled(power_w: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 def _mean(window: Floats) -> Floats:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a GPU without a sample in the window has no mean, which is NaN
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # a GPU without a sample in the window has no mean, which is NaN
         mean: Floats = np.nanmean(window, axis=0)
     return mean
 
