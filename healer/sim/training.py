@@ -28,7 +28,7 @@ _STEP = timedelta(seconds=10)
 _SICK_GPU = 2
 _TRAINING_SEEDS = range(100, 106)
 _TEST_SEEDS = range(200, 206)
-_SEVERITIES = (0.3, 0.6)
+_SEVERITIES = (0.3, 0.6, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,258 @@
+"""The whole line on real parts, for tests and benchmarks: what is started, and what a person does with it.
+
+A simulated fleet's exporters, the Prometheus that scrapes them, the daemon and the command line are processes of their
+own; the daemon reaches Kubernetes as the user that its role is granted to. Only Slack and the person are played.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+import yaml
+
+from healer.sim.slack import LocalSlack
+from tests.controlplane import processes
+
+ROOT = Path(__file__).parents[2]
+ON_CALL = "U0ONCALL"
+TOKEN = "line-token"  # opens nothing but a daemon on loopback
+POLL_INTERVAL_S = 0.02
+_START_TIMEOUT_S = 30.0
+
+Seen = TypeVar("Seen")
+
+
+class Ended(AssertionError):
+    """A process that should still run has ended; the message has its last lines."""
+
+
+class Exporters:
+    """`healer simulate`: exporters and node agents of racks of three nodes, and the door for faults."""
+
+    NODES_PER_RACK = 3
+
+    def __init__(self, folder: Path, *, racks: int, gpus: int = 2) -> None:
+        self._folder = folder
+        self._shape = ("--racks", racks, "--nodes", racks * self.NODES_PER_RACK, "--gpus", gpus)
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self._program = _start(["simulate", *map(str, self._shape), "--listen", "127.0.0.1:0"], self._folder)
+        self.url = eventually(self._announced, what="healer simulate listens", timeout_s=_START_TIMEOUT_S)
+        self._client = httpx.Client(base_url=self.url, trust_env=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+        self._program.kill()
+
+    @property
+    def scrape_configs(self) -> str:
+        return yaml.safe_dump([{"job_name": "dcgm", "http_sd_configs": [{"url": f"{self.url}/sd"}]}])
+
+    def nodes_of(self, rack: str) -> tuple[str, ...]:
+        groups = self._client.get("/sd").raise_for_status().json()
+        return tuple(group["labels"]["node"] for group in groups if group["labels"].get("rack") == rack)
+
+    def strike(self, kind: str, **where: object) -> None:
+        """Lets a fault strike now; it is on the pages when this returns."""
+        self._client.post("/faults", json={"kind": kind, **where}).raise_for_status()
+
+    def limits_w(self, node: str) -> tuple[float, ...]:
+        gpus = self._client.get(f"/agents/{node}/power").raise_for_status().json()["gpus"]
+        return tuple(gpu["limit_w"] for gpu in gpus)
+
+    def page(self, path: str) -> str:
+        return self._client.get(path).raise_for_status().text
+
+    def _announced(self) -> str:
+        _check(self._program)
+        found = re.search(r" at (http://\S+)", self._program.log.read_text(encoding="utf-8"))
+        return found[1] if found else ""
+
+
+class DaemonProcess:
+    """`healer run` with one configuration, started as often as a test wants."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
+        self._folder = folder
+        self.config = folder / "config.yaml"
+        self.config.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
+        self._starts = 0
+
+    def start(self) -> Self:
+        """Returns once it answers over HTTP."""
+        self._starts += 1
+        folder = self._folder / f"start-{self._starts}"
+        folder.mkdir()
+        self._program = _start(["run", "--config", str(self.config)], folder)
+        listen = eventually(self._listening, what="healer run listens", timeout_s=_START_TIMEOUT_S)
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        self.client = httpx.Client(base_url=f"http://{listen}", headers=headers, trust_env=False, timeout=10.0)
+        return self
+
+    @property
+    def pid(self) -> int:
+        return self._program.process.pid
+
+    @property
+    def interactions_url(self) -> str:
+        return str(self.client.base_url.join("/slack/interactions"))
+
+    def kill(self) -> None:
+        """As the kernel's out-of-memory killer does it: no warning, no end."""
+        self._program.kill()
+        self.client.close()
+
+    def stop(self) -> int:
+        """The exit code after SIGTERM."""
+        os.kill(self.pid, signal.SIGTERM)
+        try:
+            return self._program.process.wait(timeout=_START_TIMEOUT_S)
+        finally:
+            self.kill()
+
+    def get(self, path: str) -> Any:
+        return self.client.get(path).raise_for_status().json()
+
+    def post(self, path: str, **body: str) -> Any:
+        return self.client.post(path, json=body).raise_for_status().json()
+
+    def log(self) -> list[dict[str, Any]]:
+        """The log of the newest start, as far as it is its own."""
+        lines = self._program.log.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def log_text(self) -> str:
+        return self._program.log.read_text(encoding="utf-8")
+
+    def eventually(self, look: Callable[[], Seen | None], *, what: str, timeout_s: float = 30.0) -> Seen:
+        def seen() -> Seen | None:
+            _check(self._program)
+            return look()
+
+        try:
+            return eventually(seen, what=what, timeout_s=timeout_s)
+        except Ended:
+            raise
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self._program.tail()}") from error
+
+    def let_turns_pass(self, count: int) -> None:
+        """Waits for whole turns of the loop: what has not happened after them was not going to."""
+        seen: set[str] = set()
+
+        def passed() -> bool:
+            seen.add(str(self.get("/api/v1/nodes")["as_of"]))
+            return len(seen - {"None"}) > count
+
+        self.eventually(passed, what=f"{count} turns have passed", timeout_s=10.0 + 5.0 * count)
+
+    def incidents(self, *, node: str | None = None) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.get("/api/v1/incidents?limit=1000")["items"]
+        return [item for item in items if node is None or item["component"]["node"] == node]
+
+    def incident(self, node: str, *, state: str, timeout_s: float = 30.0) -> dict[str, Any]:
+        """The node's incident, once it is in that state."""
+
+        def look() -> dict[str, Any] | None:
+            return next((item for item in self.incidents(node=node) if item["state"] == state), None)
+
+        return self.eventually(look, what=f"the incident on {node} is {state}", timeout_s=timeout_s)
+
+    def audit(self) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.get("/api/v1/audit?limit=1000")["items"]
+        return items
+
+    def _listening(self) -> str:
+        _check(self._program)
+        return next((str(entry["listen"]) for entry in self.log() if entry.get("event") == "started"), "")
+
+
+def settings(
+    folder: Path, *, mode: str, prometheus_url: str, rack: str, kubeconfig: Path | None, slack: LocalSlack | None
+) -> dict[str, Any]:
+    """A deployment at the pace of a test: everything looks each second, and knows only the nodes of one rack."""
+    (folder / "token").write_text(TOKEN, encoding="utf-8")
+    kubernetes = {"kubeconfig": str(kubeconfig), "node_selector": f"rack={rack}", "rack_label": "rack"}
+    everyone = {"max_nodes": 100, "max_percent": 100}
+    return {
+        "mode": mode,
+        "telemetry": {
+            "source": "prometheus",
+            "interval": "1s",
+            "max_age": "10s",
+            "window": "2m",
+            "prometheus": {"url": prometheus_url, "timeout": "3s"},
+        },
+        "detectors": {
+            "path": str(ROOT / "detectors"),
+            "clear_after": "3s",
+            "settings": {"rack_power": {"window_s": 4.0}},
+        },
+        "models": {"path": str(ROOT / "models")},
+        "playbooks": {"path": str(ROOT / "playbooks")},
+        "budgets": {"fleet": everyone, "rack": everyone},
+        "approvals": {} if slack is None else _approvals(folder, slack),
+        "cluster": {"kind": "none"} if kubeconfig is None else {"kind": "kubernetes", "kubernetes": kubernetes},
+        "state": {"url": f"sqlite:///{folder / 'healer.db'}"},
+        "http": {
+            "listen": "127.0.0.1:0",
+            "auth": "token",
+            "tokens": [{"name": "alice", "role": "approver", "token": {"file": str(folder / "token")}}],
+        },
+    }
+
+
+def run_healer(*arguments: str, cwd: Path | None = None, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """One command of the command line, to its end."""
+    command = [sys.executable, "-m", "healer", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=timeout_s)
+
+
+def eventually(look: Callable[[], Seen | None], *, what: str, timeout_s: float = 30.0) -> Seen:
+    """Looks until the answer is truthy and returns it; fails with `what` was awaited and what was seen last."""
+    deadline = time.monotonic() + timeout_s
+    while not (seen := look()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:g} s: {what}; last seen: {seen!r}")
+        time.sleep(POLL_INTERVAL_S)
+    return seen
+
+
+def _approvals(folder: Path, slack: LocalSlack) -> dict[str, Any]:
+    (folder / "bot_token").write_text(slack.bot_token, encoding="utf-8")
+    (folder / "signing_secret").write_text(slack.signing_secret, encoding="utf-8")
+    bot = {
+        "bot_token": {"file": str(folder / "bot_token")},
+        "signing_secret": {"file": str(folder / "signing_secret")},
+        "channel": "C0GPUONCALL",
+        "api_url": slack.api_url,
+    }
+    return {"approvers": [f"slack:{ON_CALL}"], "slack": bot}
+
+
+def _start(arguments: Sequence[str], folder: Path) -> processes.Program:
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise Ended("no setpriv on this machine; to get it: apt-get install util-linux")
+    return processes.start([sys.executable, "-m", "healer", *arguments], setpriv=Path(setpriv), folder=folder)
+
+
+def _check(program: processes.Program) -> None:
+    if program.has_exited():
+        raise Ended(f"healer ended with code {program.process.returncode}; {program.tail()}")
