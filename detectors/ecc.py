@@ -42,7 +42,8 @@ def detect(frame: Frame, settings: Settings) -> Findings:
     xid = frame.latest(Signal.XID)
     growth = counter_growth(frame.window(Signal.ECC_DBE_AGGREGATE, timedelta(seconds=settings.growth_window_s)))
 
-    unknown = np.isnan(volatile) & np.isnan(lifetime) & np.isnan(xid)
+    # Without a counter only an XID of 0 says that there was no error: any other one stands where an earlier one stood.
+    unknown = np.isnan(volatile) & np.isnan(lifetime) & (xid != 0)
     counted = (volatile > 0) | (growth > 0)
     named = np.isin(xid, _UNCORRECTABLE_XIDS)
     contained = counted & (xid == _CONTAINED_XID)

@@ -31,7 +31,7 @@ class Secret(Section):
         """The secret's value. Raises InvalidDocument naming the key when it is not there."""
         if self.file is not None:
             where = f"the file {self.file}"
-            value = self.file.read_text(encoding="utf-8").strip() if self.file.is_file() else ""
+            value = _read_secret(self.file, key)
         else:
             where = f"the environment variable {self.env}"
             value = os.environ.get(str(self.env), "")
@@ -229,6 +229,15 @@ class Config(Section):
     power: PowerSettings = PowerSettings()
     state: StateSettings = StateSettings()
     http: HttpSettings = HttpSettings()
+
+
+def _read_secret(path: Path, key: str) -> str:
+    """The file's text, empty if there is no such file. Raises InvalidDocument if it is there and cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InvalidDocument(Problem("config.yaml", 0, key, f"the file {path} cannot be read: {why}")) from error
 
 
 def is_loopback(host: str) -> bool:

@@ -17,6 +17,8 @@ from healer.errors import InvalidDocument, Problem
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 KeyPath = tuple[str | int, ...]
 
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -92,12 +94,16 @@ def _plain(node: yaml.Node, path: KeyPath, *, file: str, lines: dict[KeyPath, in
     lines.setdefault(path, line)
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node, path, file=file)
+    if node.tag not in _PLAIN_TAGS:
+        raise InvalidDocument(Problem(file, line, dotted(path), f"the tag {node.tag} is not supported", "leave it out"))
     if isinstance(node, yaml.SequenceNode):
         return [_plain(child, (*path, i), file=file, lines=lines) for i, child in enumerate(node.value)]
     content: dict[str, Plain] = {}
     for key_node, value_node in node.value:
-        key = str(key_node.value)
         key_line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise InvalidDocument(Problem(file, key_line, dotted(path), "a key is a plain word, not a list or a map"))
+        key = str(key_node.value)
         if key in content:
             raise InvalidDocument(
                 Problem(file, key_line, dotted((*path, key)), "stands here twice", "keep one of them")

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from healer.documents import Document, KeyPath, nearest
@@ -26,7 +27,10 @@ def parse_duration(text: object) -> timedelta:
     parts = _DURATION.findall(text) if isinstance(text, str) else []
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is not a duration; write it like 30s, 5m or 1h30m")
-    return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+    try:
+        return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+    except OverflowError:
+        raise ValueError(f"{text!r} is longer than any duration") from None
 
 
 def format_duration(span: timedelta) -> str:
@@ -81,18 +85,26 @@ def _problem(document: Document, detail: ErrorDetails, model: type[BaseModel]) -
             return document.problem((*path, detail["loc"][-1]), "is missing")
         case "value_error":
             return document.problem(path, str(detail["ctx"]["error"]))
+        case "model_type":
+            # Not repeated: it may be a secret that stands where its {file: ...} or {env: ...} belongs.
+            return document.problem(path, f"is not a section with keys; known: {', '.join(_fields_at(model, path))}")
         case _:
             text = detail["msg"][0].lower() + detail["msg"][1:]
-            return document.problem(path, f"{text}, not {detail['input']!r}")
+            plain = not isinstance(detail["input"], dict | list)
+            return document.problem(path, f"{text}, not {detail['input']!r}" if plain else text)
 
 
 def _fields_at(model: type[BaseModel], path: KeyPath) -> tuple[str, ...]:
-    """The keys that are known at `path` below `model`."""
+    """The keys that are known at `path` below `model`, as people write them."""
     for part in path:
-        field = model.model_fields.get(str(part))
+        field = _by_key(model).get(str(part))
         below = () if field is None else _models_in(field.annotation)
         model = below[0] if below else model
-    return tuple(model.model_fields)
+    return tuple(_by_key(model))
+
+
+def _by_key(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _models_in(annotation: Any) -> tuple[type[BaseModel], ...]:

@@ -68,7 +68,7 @@ def findings(
     for row in np.flatnonzero(health > Health.HEALTHY).tolist():
         score, reason, evidence = describe(row)
         found.append(Finding(mode, components[row], Health(int(health[row])), score, reason, basis, evidence))
-    return Findings(tuple(found), (Judgement(mode, kind, health),))
+    return Findings(tuple(found), (Judgement(mode, kind, health, basis),))
 
 
 def counter_growth(window: Floats) -> Floats:

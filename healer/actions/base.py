@@ -108,7 +108,7 @@ class Ledger:
         if record is not None and record.state is EffectState.DONE:
             return
         if record is not None and record.state is EffectState.INTENT and happened():
-            self._settle(record, EffectState.DONE, "observed after an interruption")
+            self.observed(record)
             return
         verdict = self.permit()
         if verdict is not None:
@@ -122,6 +122,10 @@ class Ledger:
     def undo(self, record: EffectRecord, *, do: Callable[[], str]) -> None:
         """Take back one effect that this run had."""
         self._settle(record, EffectState.UNDONE, do())
+
+    def observed(self, record: EffectRecord) -> None:
+        """Settle an intent whose effect a crash or a lost answer hid, and that was seen to have happened."""
+        self._settle(record, EffectState.DONE, "observed after an interruption")
 
     def record(self, key: str) -> EffectRecord | None:
         return next((r for r in self.records if r.step_id == self.step_id and r.key == key), None)

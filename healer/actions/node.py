@@ -12,7 +12,7 @@ from healer.actions.base import Ledger, NotNow, Proposal, World
 from healer.domain.component import Component
 from healer.domain.fleet import Disposition, Workload
 from healer.domain.plan import Effect
-from healer.domain.run import Done, Failed, Outcome, RetryAfter
+from healer.domain.run import Done, EffectState, Failed, Outcome, RetryAfter
 from healer.errors import Conflict, NotFound
 from healer.ports import EvictionAnswer
 from healer.schema import Duration, Section
@@ -107,6 +107,7 @@ class Drain:
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
         node = _name(target)
         workloads = ledger.world.cluster.workloads(node)
+        _settle_departures(workloads, ledger)
         unmovable = _unmovable(workloads)
         if unmovable:
             return Failed("; ".join(unmovable))
@@ -150,6 +151,14 @@ class Drain:
             return all(w.leaving for w in cluster.workloads(workload.node) if w.uid == workload.uid)
 
         ledger.effect(f"evict/{workload}/{workload.uid}", do=evict, happened=gone_or_going)
+
+
+def _settle_departures(workloads: tuple[Workload, ...], ledger: Ledger) -> None:
+    """An eviction whose answer was lost has happened if its workload is gone or going: nothing will ask for it again."""
+    staying = {workload.uid for workload in workloads if not workload.leaving}
+    for record in ledger.standing("evict/"):
+        if record.state is EffectState.INTENT and record.key.rpartition("/")[2] not in staying:
+            ledger.observed(record)
 
 
 def _name(target: Component) -> str:

@@ -6,6 +6,7 @@ falls back to the static safe share, not to the maximum, when nobody renews it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -149,9 +150,9 @@ class Hold:
             return RetryAfter(_LOOK_AGAIN, f"at {cap_w:.0f} W; the meter or a GPU is unknown")
         if frame.at - since < arguments.lasting and not room.over_budget:
             return RetryAfter(_LOOK_AGAIN, f"at {cap_w:.0f} W; waiting for what the last change does")
-        if room.binding == 0 or cap_w + room.each_w >= default_w:
+        if not room.over_budget and (room.binding == 0 or cap_w + room.each_w >= default_w):
             return Done(f"the limit of {cap_w:.0f} W is not needed any more")
-        wanted_w = max(float(round(cap_w + room.each_w)), ledger.world.power_floor_w)
+        wanted_w = max(float(math.floor(cap_w + room.each_w)), ledger.world.power_floor_w)
         if abs(wanted_w - cap_w) >= _SMALLEST_CHANGE_W:
             number = 1 + len([r for r in ledger.records if r.key.startswith("cap/")])
             for node, cap in caps.items():
@@ -218,7 +219,8 @@ def _measured(target: Component, world: World) -> tuple[Frame, int]:
     frame = world.frame
     row = None if frame is None else frame.row_of(target)
     if frame is None or row is None:
-        raise NotFound("rack", f"the telemetry has no rack {target.rack}")
+        # Also right after a start. It is unknown, and a run that holds a cap must not give it up for that.
+        raise Unavailable("telemetry", f"knows nothing of rack {target.rack} yet")
     if np.isnan(frame.racks.budget_w[row]):
         raise NotFound("rack", f"rack {target.rack} has no budget; set topology.rack_budget_watts")
     return frame, row
@@ -233,7 +235,7 @@ def _share(rack: _Rack, share_of_budget: float, floor_w: float) -> float:
 def _bounded(rack: _Rack, share_w: float, floor_w: float, *, at_most: float) -> float:
     lowest = max([floor_w, *(gpu.min_w for gpu in rack.all_gpus)])
     highest = min([at_most, *(gpu.max_w for gpu in rack.all_gpus)])
-    return float(round(min(max(share_w, lowest), highest)))
+    return float(math.floor(min(max(share_w, lowest), highest)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ _ALL: tuple[Action, ...] = (Cordon(), Drain(), Cap(), Hold(), Restore())
 BUILT_IN: Verbs = {action.name: action for action in _ALL}
 
 
-def check_playbook(playbook: Playbook, verbs: Verbs, *, file: str) -> tuple[Problem, ...]:
+def check_playbook(playbook: Playbook, verbs: Verbs) -> tuple[Problem, ...]:
     """Unknown verbs, and arguments that the verb does not have or that have the wrong type."""
-    document = parse_document(playbook.text, file=file)
+    document = parse_document(playbook.text, file=playbook.file)
     problems = []
     for i, step in enumerate(playbook.steps):
         action = verbs.get(step.use)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from healer.cli.options import reference_folder
+from healer.cli.options import config_option, default_config, reference_folder
 from healer.config import load_config
 from healer.errors import HealerError
 from healer.runtime.wiring import load_content
@@ -17,12 +17,15 @@ _NAMES = ("config.yaml", "detectors", "playbooks", "models")
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
-def check(folder: Path | None) -> None:
-    """Validate the config, detectors, playbooks and models of FOLDER (default: this one, else the reference)."""
-    root = folder or (Path() if Path("config.yaml").is_file() else reference_folder())
-    config = load_config(root / "config.yaml")
+@config_option
+def check(folder: Path | None, config_path: Path | None) -> None:
+    """Validate the config, detectors, playbooks and models of a deployment: FOLDER, or that of --config."""
+    if folder is not None and config_path is not None:
+        raise click.UsageError("give either FOLDER or --config")
+    path = config_path or (folder / "config.yaml" if folder is not None else default_config())
+    config = load_config(path)
     content = load_content(config)
-    click.echo(f"{root / 'config.yaml'}: mode {config.mode}, telemetry from {config.telemetry.source}")
+    click.echo(f"{path}: mode {config.mode}, telemetry from {config.telemetry.source}")
     for name, parts in (
         ("detectors", [part.name for part in content.detectors]),
         ("models", [f"{part.name} {part.manifest.version}" for part in content.models]),

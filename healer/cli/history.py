@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from healer.adapters.sql import SqlJournal, first_broken_link
 from healer.cli.options import DurationType, MomentType, config_option, find_config, json_option, print_table
-from healer.errors import HealerError
+from healer.errors import HealerError, NotFound
 from healer.ports import AuditEntry
 from healer.runtime.backtest import Report
 from healer.runtime.backtest import backtest as replay
@@ -101,7 +101,12 @@ def export(config_path: Path | None) -> None:
 
 
 def _pages(config_path: Path | None) -> Iterator[tuple[AuditEntry, ...]]:
-    journal = SqlJournal(find_config(config_path).state.url)
+    url = find_config(config_path).state.url
+    path = Path(url.removeprefix("sqlite:///"))
+    if url.startswith("sqlite:///") and not path.is_file():
+        # Opening it would make an empty one, and an empty log is unbroken.
+        raise NotFound("journal", f"there is no {path}; see state.url")
+    journal = SqlJournal(url)
     try:
         after = 0
         while page := journal.audit_log(after=after, limit=_PAGE):

@@ -42,7 +42,10 @@ def list_models(config_path: Path | None, *, as_json: bool) -> None:
 @config_option
 def card(name: str, config_path: Path | None) -> None:
     """The card of model NAME: data, split, metrics, limits."""
-    click.echo((_folder(name, config_path) / "card.md").read_text(encoding="utf-8"))
+    path = _folder(name, config_path) / "card.md"
+    if not path.is_file():
+        raise NotFound("model", f"{name} has no card: {path} is missing")
+    click.echo(path.read_text(encoding="utf-8"))
 
 
 @model.command()

@@ -26,9 +26,12 @@ class DurationType(click.ParamType[timedelta]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         try:
-            return parse_duration(value)
+            span = parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if span <= timedelta(0):
+            self.fail(f"{value!r} is not longer than zero", param, ctx)
+        return span
 
 
 class MomentType(click.ParamType[datetime]):
@@ -65,9 +68,14 @@ def json_option(command: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def find_config(given: Path | None) -> Config:
-    """The configuration at the first place that has one. Raises InvalidDocument."""
+    """The configuration that was given, else the default one. Raises InvalidDocument."""
+    return load_config(given or default_config())
+
+
+def default_config() -> Path:
+    """The first place that has a configuration."""
     places = (Path("config.yaml"), _SYSTEM_CONFIG, reference_folder() / "config.yaml")
-    return load_config(given or next(place for place in places if place.is_file()))
+    return next(place for place in places if place.is_file())
 
 
 @functools.cache

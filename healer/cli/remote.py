@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -61,6 +62,11 @@ def daemon_options(command: _F) -> _F:
 
 
 def _daemon(config_path: Path | None, url: str | None, token: str | None) -> Daemon:
+    """The daemon that the options name, those of the command before those of its group."""
+    group = click.get_current_context().parent
+    outer = group.params if group is not None else {}
+    url, token = url or outer.get("url"), token or outer.get("token")
+    config_path = config_path or outer.get("config_path")
     return Daemon(url or f"http://{find_config(config_path).http.listen}", token)
 
 
@@ -88,21 +94,71 @@ def status(config_path: Path | None, url: str | None, token: str | None, *, as_j
         click.echo(f"{name.replace('_', ' '):22} {'-' if value is None else value}")
 
 
-@click.command()
-@click.argument("incident_id", metavar="[ID]", required=False)
-@daemon_options
-@json_option
-def incidents(
-    incident_id: str | None, config_path: Path | None, url: str | None, token: str | None, *, as_json: bool
-) -> None:
-    """The incidents, newest first; or one of them, whole."""
-    daemon = _daemon(config_path, url, token)
-    if incident_id is not None:
-        click.echo(json.dumps(daemon.get(f"/api/v1/incidents/{incident_id}"), indent=2))
-        return
-    items = daemon.get("/api/v1/incidents")["items"]
-    rows = [
-        (
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """One kind of thing that the daemon lists.
+
+    Attributes:
+        row: an item of the API as one cell per column.
+    """
+
+    path: str
+    empty: str
+    columns: tuple[str, ...]
+    row: Callable[[dict[str, Any]], tuple[str, ...]]
+
+    def print(self, daemon: Daemon, *, as_json: bool) -> None:
+        items = daemon.get(self.path)["items"]
+        if as_json:
+            click.echo(json.dumps(items, indent=2))
+        else:
+            print_table(self.columns, [self.row(item) for item in items], empty=self.empty)
+
+
+def _group(name: str, listing: _Listing, *, summary: str) -> click.Group:
+    """`healer NAME`, `healer NAME list` and `healer NAME show ID`."""
+
+    @click.group(name, invoke_without_command=True, help=summary)
+    @daemon_options
+    @json_option
+    @click.pass_context
+    def group(
+        context: click.Context, config_path: Path | None, url: str | None, token: str | None, *, as_json: bool
+    ) -> None:
+        if context.invoked_subcommand is None:
+            listing.print(_daemon(config_path, url, token), as_json=as_json)
+
+    @group.command("list", help=summary)
+    @daemon_options
+    @json_option
+    def list_all(config_path: Path | None, url: str | None, token: str | None, *, as_json: bool) -> None:
+        listing.print(_daemon(config_path, url, token), as_json=as_json)
+
+    @group.command("show")
+    @click.argument("item_id", metavar="ID")
+    @daemon_options
+    @json_option
+    def show(
+        item_id: str,
+        config_path: Path | None,
+        url: str | None,
+        token: str | None,
+        *,
+        as_json: bool,  # noqa: ARG001
+    ) -> None:
+        """One of them, whole; always as JSON."""
+        click.echo(json.dumps(_daemon(config_path, url, token).get(f"{listing.path}/{item_id}"), indent=2))
+
+    return group
+
+
+incidents = _group(
+    "incidents",
+    _Listing(
+        "/api/v1/incidents",
+        "no incidents",
+        ("ID", "AGE", "SEVERITY", "STATE", "FAILURE", "COMPONENT", "STORY"),
+        lambda i: (
             i["id"],
             _age(i["opened_at"]),
             i["severity"],
@@ -110,33 +166,17 @@ def incidents(
             i["failure_mode"],
             _place(i["component"]),
             i["story"],
-        )
-        for i in items
-    ]
-    _print(
-        items,
-        rows,
-        ("ID", "AGE", "SEVERITY", "STATE", "FAILURE", "COMPONENT", "STORY"),
-        as_json=as_json,
-        empty="no incidents",
-    )
-
-
-@click.command()
-@click.argument("approval_id", metavar="[ID]", required=False)
-@daemon_options
-@json_option
-def approvals(
-    approval_id: str | None, config_path: Path | None, url: str | None, token: str | None, *, as_json: bool
-) -> None:
-    """The approvals, newest first; or one of them, whole, with its plan."""
-    daemon = _daemon(config_path, url, token)
-    if approval_id is not None:
-        click.echo(json.dumps(daemon.get(f"/api/v1/approvals/{approval_id}"), indent=2))
-        return
-    items = daemon.get("/api/v1/approvals")["items"]
-    rows = [
-        (
+        ),
+    ),
+    summary="The incidents, newest first.",
+)
+approvals = _group(
+    "approvals",
+    _Listing(
+        "/api/v1/approvals",
+        "no approvals",
+        ("ID", "AGE", "STATE", "PLAYBOOK", "TARGET", "EXPIRES", "BY"),
+        lambda a: (
             a["id"],
             _age(a["asked_at"]),
             a["state"],
@@ -144,11 +184,27 @@ def approvals(
             _place(a["plan"]["target"]),
             a["expires_at"],
             (a["decided_by"] or {}).get("id", ""),
-        )
-        for a in items
-    ]
-    columns = ("ID", "AGE", "STATE", "PLAYBOOK", "TARGET", "EXPIRES", "BY")
-    _print(items, rows, columns, as_json=as_json, empty="no approvals")
+        ),
+    ),
+    summary="The approvals with their plans, newest first.",
+)
+runs = _group(
+    "runs",
+    _Listing(
+        "/api/v1/runs",
+        "no runs",
+        ("ID", "AGE", "STATE", "PLAYBOOK", "TARGET", "DETAIL"),
+        lambda r: (
+            r["id"],
+            _age(r["started_at"]),
+            r["state"],
+            r["plan"]["playbook"],
+            _place(r["plan"]["target"]),
+            r["detail"],
+        ),
+    ),
+    summary="The runs of playbooks with their effects, newest first.",
+)
 
 
 @click.command()
@@ -171,50 +227,14 @@ def deny(approval_id: str, reason: str, config_path: Path | None, url: str | Non
     click.echo(f"{approval_id} is {answer['state']}")
 
 
-@click.group(invoke_without_command=True)
-@daemon_options
-@json_option
-@click.pass_context
-def runs(
-    context: click.Context, config_path: Path | None, url: str | None, token: str | None, *, as_json: bool
-) -> None:
-    """The runs of playbooks, newest first; see `runs show` and `runs cancel`."""
-    context.obj = daemon = _daemon(config_path, url, token)
-    if context.invoked_subcommand is not None:
-        return
-    items = daemon.get("/api/v1/runs")["items"]
-    rows = [
-        (r["id"], _age(r["started_at"]), r["state"], r["plan"]["playbook"], _place(r["plan"]["target"]), r["detail"])
-        for r in items
-    ]
-    _print(items, rows, ("ID", "AGE", "STATE", "PLAYBOOK", "TARGET", "DETAIL"), as_json=as_json, empty="no runs")
-
-
-@runs.command("show")
-@click.argument("run_id", metavar="ID")
-@click.pass_obj
-def show_run(daemon: Daemon, run_id: str) -> None:
-    """One run with every effect that it had, as JSON."""
-    click.echo(json.dumps(daemon.get(f"/api/v1/runs/{run_id}"), indent=2))
-
-
 @runs.command("cancel")
 @click.argument("run_id", metavar="ID")
 @click.option("--reason", required=True, help="Why; it goes into the audit log.")
-@click.pass_obj
-def cancel_run(daemon: Daemon, run_id: str, reason: str) -> None:
+@daemon_options
+def cancel_run(run_id: str, reason: str, config_path: Path | None, url: str | None, token: str | None) -> None:
     """Stop run ID and undo what it did."""
-    daemon.post(f"/api/v1/runs/{run_id}/cancel", {"reason": reason})
+    _daemon(config_path, url, token).post(f"/api/v1/runs/{run_id}/cancel", {"reason": reason})
     click.echo(f"{run_id} is being undone")
-
-
-def _print(
-    items: list[Any], rows: Sequence[tuple[str, ...]], columns: tuple[str, ...], *, as_json: bool, empty: str
-) -> None:
-    if as_json:
-        click.echo(json.dumps(items, indent=2))
-    else:
-        print_table(columns, rows, empty=empty)
 
 
 def _place(component: dict[str, str | None]) -> str:

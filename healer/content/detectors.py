@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from healer.content.modules import load_module, require, settings_of
+from healer.content.modules import load_each, load_module, require, settings_of
 from healer.domain.finding import FailureMode, Findings
 from healer.domain.frame import Frame
 from healer.domain.playbook import Scalar
@@ -30,7 +30,7 @@ class Detector:
 def load_detectors(
     folder: Path, *, settings: Mapping[str, Mapping[str, Scalar]], disabled: Sequence[str] = ()
 ) -> tuple[Detector, ...]:
-    """Every *.py in the folder. Raises InvalidDocument."""
+    """Every *.py in the folder. Raises InvalidDocument with the problems of all of them together."""
     if not folder.is_dir():
         raise InvalidDocument(Problem(str(folder), 0, "detectors.path", "no such folder"))
     paths = {path.stem: path for path in sorted(folder.glob("*.py"))}
@@ -40,7 +40,8 @@ def load_detectors(
         raise InvalidDocument(
             *(Problem("config.yaml", 0, f"detectors.{name}", "no such detector", known) for name in strangers)
         )
-    return tuple(_load(path, settings.get(name, {})) for name, path in paths.items() if name not in disabled)
+    wanted = (path for name, path in paths.items() if name not in disabled)
+    return load_each(wanted, lambda path: _load(path, settings.get(path.stem, {})))
 
 
 def _load(path: Path, overrides: Mapping[str, Scalar]) -> Detector:

@@ -4,7 +4,7 @@ load.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import celpy
 import lark
 from celpy.adapter import json_to_cel
 from celpy.celparser import CELParseError
-from celpy.evaluation import CELEvalError
+from celpy.evaluation import CELEvalError, base_functions
 
 from healer.documents import nearest
 from healer.domain.incident import Incident
@@ -27,8 +27,10 @@ VARIABLES: Shape = {
         **dict.fromkeys(("id", "failure_mode", "health", "severity", "score", "basis", "reason")),
         "component": _COMPONENT,
     },
-    "params": None,
+    "params": {},  # those that the playbook declares
 }
+_MACROS = ("all", "exists", "exists_one", "filter", "map")
+_FUNCTIONS = frozenset({*filter(str.isidentifier, base_functions), *_MACROS, "has", "dyn"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,15 +49,19 @@ class CelExpression:
         return _scalar(result, self.text)
 
 
-def compile_expression(text: str) -> CelExpression:
-    """Raises ValueError with what is wrong and, for an unknown variable, the nearest known one."""
+def compile_expression(text: str, *, params: Collection[str] = ()) -> CelExpression:
+    """Raises ValueError with what is wrong and, for an unknown name, the nearest known one.
+
+    Args:
+        params: the names that `params` has.
+    """
     environment = celpy.Environment()
     try:
         tree = environment.compile(text)
     except CELParseError as error:
         column = f" at column {error.column}" if error.column else ""
         raise ValueError(f"not a CEL expression{column}: {text!r}") from error
-    _check_names(tree, text)
+    _check_names(tree, text, {**VARIABLES, "params": dict.fromkeys(params)})
     return CelExpression(text, environment.program(tree))
 
 
@@ -80,20 +86,26 @@ def variables_of(incident: Incident, params: Mapping[str, Scalar]) -> Mapping[st
     }
 
 
-def _check_names(tree: lark.Tree[Any], text: str) -> None:
+def _check_names(tree: lark.Tree[Any], text: str, variables: Shape) -> None:
     bound = {str(call.children[0]) for call in tree.find_data("ident") if _is_macro_variable(call, tree)}
     for ident in tree.find_data("ident"):
         name = str(ident.children[0])
-        if name not in VARIABLES and name not in bound:
-            raise ValueError(f"unknown variable {name!r} in {text!r}; {_known(name, VARIABLES)}")
+        if name not in variables and name not in bound:
+            raise ValueError(f"unknown variable {name!r} in {text!r}; {_known(name, variables)}")
     for access in tree.find_data("member_dot"):
         path = _dotted(access)
         if path:
-            _check_path(path, text)
+            _check_path(path, text, variables)
+    for kind, position in (("ident_arg", 0), ("dot_ident_arg", 0), ("member_dot_arg", 1)):
+        for call in tree.find_data(kind):
+            name = str(call.children[position])
+            if name not in _FUNCTIONS:
+                hint = nearest(name, sorted(_FUNCTIONS)) or "see the CEL standard functions"
+                raise ValueError(f"unknown function {name!r} in {text!r}; {hint}")
 
 
-def _check_path(path: tuple[str, ...], text: str) -> None:
-    shape: Shape | None = VARIABLES
+def _check_path(path: tuple[str, ...], text: str, variables: Shape) -> None:
+    shape: Shape | None = variables
     for depth, part in enumerate(path):
         if shape is None:
             return
@@ -120,7 +132,7 @@ def _dotted(access: lark.Tree[Any]) -> tuple[str, ...]:
 def _is_macro_variable(ident: lark.Tree[Any], tree: lark.Tree[Any]) -> bool:
     """Whether the identifier is the variable that exists(x, ...), all, filter or map introduces."""
     for call in tree.find_data("member_dot_arg"):
-        if str(call.children[1]) in {"all", "exists", "exists_one", "filter", "map"}:
+        if str(call.children[1]) in _MACROS:
             arguments = call.children[2]
             first = next(iter(arguments.children[0].find_data("ident")), None)
             if first is not None and first.children[0] == ident.children[0]:
@@ -129,7 +141,7 @@ def _is_macro_variable(ident: lark.Tree[Any], tree: lark.Tree[Any]) -> bool:
 
 
 def _known(name: str, shape: Shape) -> str:
-    return nearest(name, shape) or f"known: {', '.join(shape)}"
+    return nearest(name, shape) or f"known: {', '.join(shape) or 'none'}"
 
 
 def _scalar(value: object, text: str) -> Scalar:

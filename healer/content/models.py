@@ -10,6 +10,7 @@ models/NAME/VERSION/        model.skops, manifest.json
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,7 +23,7 @@ import msgspec
 import sklearn
 import skops.io
 
-from healer.content.modules import load_module, require, settings_of
+from healer.content.modules import load_each, load_module, require, settings_of
 from healer.domain.finding import Findings
 from healer.domain.frame import Floats, Frame
 from healer.domain.playbook import Scalar
@@ -68,7 +69,7 @@ class Model:
 def load_models(
     folder: Path, *, settings: Mapping[str, Mapping[str, Scalar]], disabled: Sequence[str] = ()
 ) -> tuple[Model, ...]:
-    """Every model in the folder in its current version. Raises InvalidDocument."""
+    """Every model in the folder in its current version. Raises InvalidDocument with the problems of all of them."""
     if not folder.is_dir():
         raise InvalidDocument(Problem(str(folder), 0, "models.path", "no such folder"))
     paths = {path.parent.name: path for path in sorted(folder.glob("*/model.py"))}
@@ -76,7 +77,8 @@ def load_models(
     if strangers:
         known = f"known: {', '.join(paths)}"
         raise InvalidDocument(*(Problem("config.yaml", 0, f"models.{n}", "no such model", known) for n in strangers))
-    return tuple(_load(path, settings.get(name, {})) for name, path in paths.items() if name not in disabled)
+    wanted = (path for name, path in paths.items() if name not in disabled)
+    return load_each(wanted, lambda path: _load(path, settings.get(path.parent.name, {})))
 
 
 def load_code(folder: Path) -> ModuleType:
@@ -137,7 +139,10 @@ def _estimator(path: Path, manifest: Manifest) -> Any:
     if _minor(manifest.scikit_learn) != _minor(sklearn.__version__):
         text = f"was saved by scikit-learn {manifest.scikit_learn}, this is {sklearn.__version__}"
         raise InvalidDocument(Problem(str(path), 0, "", text, "train it again: healer model train"))
-    unknown = set(skops.io.get_untrusted_types(file=path)) - set(_ALLOWED_TYPES)
+    try:
+        unknown = set(skops.io.get_untrusted_types(file=path)) - set(_ALLOWED_TYPES)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise InvalidDocument(Problem(str(path), 0, "", f"is not a skops file: {error}")) from error
     if unknown:
         raise InvalidDocument(
             Problem(str(path), 0, "", f"holds types that are not allowed: {', '.join(sorted(unknown))}")

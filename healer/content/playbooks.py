@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -114,7 +114,7 @@ def _strangers(
 def parse_playbook(document: Document) -> Playbook:
     """Raises InvalidDocument."""
     raw = validated(document, _Document)
-    reader = _Reader(document)
+    reader = _Reader(document, params=raw.params)
     steps = tuple(
         Step(
             id=step.id,
@@ -144,6 +144,7 @@ def parse_playbook(document: Document) -> Playbook:
         resolves_when=raw.resolves_when,
         digest=hashlib.sha256(document.text.encode()).hexdigest(),
         text=document.text,
+        file=document.file,
         condition=condition,
         hold=raw.match.hold or timedelta(0),
         deadline=raw.deadline,
@@ -154,15 +155,16 @@ def parse_playbook(document: Document) -> Playbook:
 class _Reader:
     """Compiles the expressions of one document and collects what is wrong with them."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, *, params: Collection[str]) -> None:
         self.problems: list[Problem] = []
         self._document = document
+        self._params = params
 
     def expression(self, text: str | None, path: KeyPath) -> Expression | None:
         if text is None:
             return None
         try:
-            return compile_expression(text)
+            return compile_expression(text, params=self._params)
         except ValueError as error:
             self.problems.append(self._document.problem(path, str(error)))
             return None

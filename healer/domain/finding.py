@@ -87,6 +87,7 @@ class Judgement:
     failure_mode: FailureMode
     kind: ComponentKind
     health: NDArray[np.int8]
+    basis: Basis = Basis.RULE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,11 +103,11 @@ class Findings:
     def __add__(self, other: Findings) -> Findings:
         return Findings(self.found + other.found, self.judgements + other.judgements)
 
-    def health_of(self, mode: FailureMode, row: int | None) -> Health:
-        """The health that was observed for the component at `row`; UNKNOWN if nobody judged it."""
+    def health_of(self, mode: FailureMode, kind: ComponentKind, row: int | None) -> Health:
+        """The health that was observed for the component at `row` of its kind's axis; UNKNOWN if nobody judged it."""
         if row is None:
             return Health.UNKNOWN
-        verdicts = [int(j.health[row]) for j in self.judgements if j.failure_mode is mode]
+        verdicts = [int(j.health[row]) for j in self.judgements if j.failure_mode is mode and j.kind is kind]
         return Health(max(verdicts, default=-1))
 
     def counts(self) -> Mapping[tuple[FailureMode, Health], int]:

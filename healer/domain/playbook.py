@@ -67,6 +67,7 @@ class Playbook:
     """Attributes:
     hold: the finding must have lasted this long before the playbook is planned.
     digest: sha256 of the document's text: a run keeps the document it was planned with.
+    file: where it stands, for messages.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Playbook:
     resolves_when: ResolvesWhen
     digest: str
     text: str
+    file: str
     condition: Expression | None = None
     hold: timedelta = timedelta(0)
     deadline: timedelta = timedelta(hours=1)

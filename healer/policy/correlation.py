@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from healer.domain.finding import Finding, Findings, Health
+from healer.domain.finding import Basis, Finding, Findings, Health
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.playbook import ResolvesWhen
@@ -21,12 +21,15 @@ def correlate(
     itself only when its component was *observed* healthy for `clear_after`: silence clears nothing.
     """
     live = {incident.key: incident for incident in incidents}
-    found = {finding.key: finding for finding in findings.found}
+    # Where two detectors find the same, the worse counts, and of two alike the rule.
+    ranked = sorted(findings.found, key=lambda finding: (finding.health, finding.basis is Basis.RULE))
+    found = {finding.key: finding for finding in ranked}
     changed = [_refreshed(live[key], finding) for key, finding in found.items() if key in live]
     changed += [Incident.opened(finding, frame.at) for key, finding in found.items() if key not in live]
     for key, incident in live.items():
         if key not in found:
-            health = findings.health_of(incident.failure_mode, frame.row_of(incident.component))
+            where = incident.component
+            health = findings.health_of(incident.failure_mode, where.kind, frame.row_of(where))
             changed.append(_not_found(incident, health, frame.at, clear_after))
     return tuple(incident for incident in changed if incident != live.get(incident.key))
 
@@ -40,6 +43,7 @@ def _refreshed(incident: Incident, finding: Finding) -> Incident:
         component=finding.component,
         health=max(incident.health, finding.health),
         score=max(incident.score, finding.score),
+        basis=Basis.RULE if finding.basis is Basis.RULE else incident.basis,
         reasons=(finding.reason,),
         evidence=finding.evidence or incident.evidence,
         healthy_since=None,

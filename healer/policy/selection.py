@@ -19,7 +19,7 @@ def choose_playbook(
             continue
         if now - incident.opened_at < playbook.hold:
             continue
-        if playbook.condition is None or playbook.condition(variables) is True:
+        if playbook.condition is None or playbook.condition({**variables, "params": playbook.params}) is True:
             return playbook
     return None
 

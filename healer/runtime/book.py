@@ -134,6 +134,10 @@ class Book:
     def reopen(self, incident: Incident, approval: Approval, why: str) -> None:
         """Void a question that no longer says what would be done; the next turn asks anew."""
         self.close(approval, ApprovalState.VOID, why)
+        self.open_again(incident, why)
+
+    def open_again(self, incident: Incident, why: str) -> None:
+        """The next turn plans anew."""
         now = self.clock.now()
         self.save(replace(incident, state=IncidentState.OPEN, approval_id=None, changed_at=now, story=why))
 

@@ -40,10 +40,12 @@ class Executor:
         """Carry the run on by one look and return it as it now is; nothing is saved but effects."""
         if run.state is RunState.UNDOING:
             return self._undo(run, world)
-        cause = self._why_stop(run, world)
+        cause = _why_stop(run, world.now)
         if cause:
             return _undoing(run, cause, world.now)
-        return _advanced(run, self._step(run, world), world.now)
+        earlier = self._earlier_steps(run, world)
+        outcome = self._step(run, world) if isinstance(earlier, Done) else earlier
+        return _advanced(run, outcome, world.now)
 
     def still_holds(self, run: Run, world: World) -> Outcome:
         """Whether every effect of a run that has succeeded is still there: Done, or the first that says otherwise."""
@@ -53,19 +55,13 @@ class Executor:
                 return outcome
         return Done("observed again")
 
-    def _why_stop(self, run: Run, world: World) -> str:
-        if run.cancelled_by:
-            return f"cancelled by {run.cancelled_by}"
-        if world.now - run.started_at > run.plan.deadline:
-            return f"not finished within its deadline: {run.detail}"
-        step = run.plan.steps[run.position]
-        if world.now - run.step_started_at > step.timeout:
-            return f"step {step.id} not finished within its timeout: {run.detail}"
+    def _earlier_steps(self, run: Run, world: World) -> Outcome:
+        """Failed if an earlier step's effect is gone, Unknown if that cannot be seen, else Done."""
         for position in range(run.position):
             outcome = self._verified(run, position, world)
-            if isinstance(outcome, Failed):
-                return outcome.detail
-        return ""
+            if isinstance(outcome, Failed | Unknown):
+                return outcome
+        return Done()
 
     def _step(self, run: Run, world: World) -> Outcome:
         outcome = self._call(run, run.position, world, lambda action: action.run)
@@ -122,6 +118,17 @@ class Executor:
             action = f"effect.{record.state}"
             write.audit(now, "healer", action, f"{record.run_id}/{record.key}", reason=record.detail, detail=detail)
         _log.info("effect", run=record.run_id, key=record.key, state=str(record.state), detail=record.detail)
+
+
+def _why_stop(run: Run, now: datetime) -> str:
+    if run.cancelled_by:
+        return f"cancelled by {run.cancelled_by}"
+    if now - run.started_at > run.plan.deadline:
+        return f"not finished within its deadline: {run.detail}"
+    step = run.plan.steps[run.position]
+    if now - run.step_started_at > step.timeout:
+        return f"step {step.id} not finished within its timeout: {run.detail}"
+    return ""
 
 
 def _outcome_of(error: Exception, verb: str) -> Outcome:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from healer.domain.component import ComponentKind
-from healer.domain.finding import Health
+from healer.domain.finding import Basis, Health
 from healer.domain.frame import Floats, Frame
 from healer.domain.signal import Signal
 from healer.errors import Unavailable
@@ -98,10 +98,17 @@ def model_views(snapshot: Snapshot) -> tuple[ModelView, ...]:
 
 
 def conditions(snapshot: Snapshot, frame: Frame) -> NDArray[np.str_]:
-    """(n_gpus,) of Condition. Unknown never reads as healthy: not even when another detector said healthy."""
-    judged = [j.health for j in snapshot.findings.judgements if _covers_gpus(j.kind, j.health, frame)]
-    health = np.stack(judged) if judged else np.full((1, len(frame.gpus)), int(Health.UNKNOWN), dtype=np.int8)
-    worst, gaps = health.max(axis=0), (health == Health.UNKNOWN).any(axis=0)
+    """(n_gpus,) of Condition. Unknown never reads as healthy: not even when another detector said healthy.
+
+    Only rules can say healthy. A model may add that something is wrong; that it cannot judge, as while the power is not
+    steady, takes nothing away.
+    """
+    judged = [j for j in snapshot.findings.judgements if _covers_gpus(j.kind, j.health, frame)]
+    unknown = np.full(len(frame.gpus), int(Health.UNKNOWN), dtype=np.int8)
+    rules = np.stack([unknown, *(j.health for j in judged if j.basis is Basis.RULE)])
+    learnt = np.stack([unknown, *(j.health for j in judged if j.basis is Basis.LEARNT)])
+    worst = np.maximum(rules.max(axis=0), np.where(learnt.max(axis=0) > Health.HEALTHY, learnt.max(axis=0), unknown))
+    gaps = (rules[1:] == Health.UNKNOWN).any(axis=0)
     sound = worst == Health.HEALTHY
     shown = [worst == Health.FAILED, worst == Health.DEGRADED, sound & gaps, sound]
     names = [Condition.FAILED, Condition.DEGRADED, Condition.PARTIAL, Condition.HEALTHY]

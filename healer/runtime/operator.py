@@ -121,8 +121,12 @@ class Operator:
     def pursue(self) -> None:
         """Turn answers into runs, carry every run that is due one look further, settle what has ended."""
         with self.deciding:
+            # From the incidents, not from the open questions: the channel may show an answer before it is acted upon.
+            for incident in self.journal.incidents(open_only=True):
+                if incident.state is IncidentState.AWAITING_APPROVAL:
+                    self._follow_up(incident, self.journal.approval(str(incident.approval_id)))
             for approval in self.journal.approvals(open_only=True):
-                self._follow_up(approval)
+                self._drop_if_moved_on(approval)
         for run in self.journal.runs(active_only=True):
             self._carry_on(run)
         with self.deciding:
@@ -130,22 +134,28 @@ class Operator:
                 if incident.state is IncidentState.VERIFYING:
                     self._verify(incident)
 
-    def _follow_up(self, approval: Approval) -> None:
-        incident = self.journal.incident(approval.incident_id)
-        if incident.approval_id != approval.id or incident.state is not IncidentState.AWAITING_APPROVAL:
-            if approval.state is ApprovalState.PENDING:
-                self.book.close(approval, ApprovalState.VOID, "the incident has moved on")
-            return
+    def _follow_up(self, incident: Incident, approval: Approval) -> None:
         match approval.state:
             case ApprovalState.PENDING if self.clock.now() >= approval.expires_at:
                 self.book.close(approval, ApprovalState.EXPIRED, "nobody answered in time")
                 self.book.escalate(incident, "nobody answered in time; a person has to look")
+            case ApprovalState.PENDING:
+                pass
+            case ApprovalState.EXPIRED:
+                self.book.escalate(incident, "nobody answered in time; a person has to look")
+            case ApprovalState.VOID:
+                self.book.open_again(incident, approval.reason)
             case ApprovalState.DENIED:
                 self.book.escalate(incident, f"denied by {approval.decided_by}: {approval.reason}")
             case ApprovalState.APPROVED:
                 self._start_approved(incident, approval)
-            case _:
-                pass
+
+    def _drop_if_moved_on(self, approval: Approval) -> None:
+        """Void a question whose incident has ended, or is asking another one, meanwhile."""
+        incident = self.journal.incident(approval.incident_id)
+        current = incident.approval_id == approval.id and incident.state is IncidentState.AWAITING_APPROVAL
+        if approval.state is ApprovalState.PENDING and not current:
+            self.book.close(approval, ApprovalState.VOID, "the incident has moved on")
 
     def _start_approved(self, incident: Incident, approval: Approval) -> None:
         """The answer counts for what was shown: plan once more, and ask again rather than do more than that."""
@@ -153,9 +163,7 @@ class Operator:
         more = planned.plan.exceeds(approval.plan) if planned.plan is not None else ()
         verdict = planned.verdict or first_verdict(approval.plan, self.knowledge.situation(incident))
         if more:
-            now, why = self.clock.now(), f"the plan changed after it was approved: {more[0]}"
-            reopened = replace(incident, state=IncidentState.OPEN, approval_id=None, changed_at=now, story=why)
-            self.book.save(reopened)
+            self.book.open_again(incident, f"the plan changed after it was approved: {more[0]}")
         elif verdict is None:
             self.book.start(incident, approval.plan, approval.id)
         else:

@@ -67,7 +67,7 @@ def load_content(config: Config) -> Content:
         problems,
     )
     for playbook in playbooks:
-        problems += check_playbook(playbook, BUILT_IN, file=str(config.playbooks.path / f"{playbook.name}.yaml"))
+        problems += check_playbook(playbook, BUILT_IN)
     if problems:
         raise InvalidDocument(*problems)
     return Content(tuple(detectors), tuple(models), tuple(playbooks))

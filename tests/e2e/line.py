@@ -93,17 +93,25 @@ class DaemonProcess:
         self.config = folder / "config.yaml"
         self.config.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
         self._starts = 0
+        self._client = httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=10.0)
+        self._listens = False
 
     def start(self) -> Self:
-        """Returns once it answers over HTTP."""
+        """Returns at once; the first question to it waits until it listens."""
         self._starts += 1
         folder = self._folder / f"start-{self._starts}"
         folder.mkdir()
         self._program = _start(["run", "--config", str(self.config)], folder)
-        listen = eventually(self._listening, what="healer run listens", timeout_s=_START_TIMEOUT_S)
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        self.client = httpx.Client(base_url=f"http://{listen}", headers=headers, trust_env=False, timeout=10.0)
+        self._listens = False
         return self
+
+    @property
+    def client(self) -> httpx.Client:
+        if not self._listens:
+            listen = eventually(self._listening, what="healer run listens", timeout_s=_START_TIMEOUT_S)
+            self._client.base_url = f"http://{listen}"
+            self._listens = True
+        return self._client
 
     @property
     def pid(self) -> int:
@@ -116,7 +124,10 @@ class DaemonProcess:
     def kill(self) -> None:
         """As the kernel's out-of-memory killer does it: no warning, no end."""
         self._program.kill()
-        self.client.close()
+
+    def close(self) -> None:
+        self.kill()
+        self._client.close()
 
     def stop(self) -> int:
         """The exit code after SIGTERM."""
@@ -132,12 +143,8 @@ class DaemonProcess:
     def post(self, path: str, **body: str) -> Any:
         return self.client.post(path, json=body).raise_for_status().json()
 
-    def log(self) -> list[dict[str, Any]]:
-        """The log of the newest start, as far as it is its own."""
-        lines = self._program.log.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
-
-    def log_text(self) -> str:
+    def log(self) -> str:
+        """Of the newest start."""
         return self._program.log.read_text(encoding="utf-8")
 
     def eventually(self, look: Callable[[], Seen | None], *, what: str, timeout_s: float = 30.0) -> Seen:
@@ -162,17 +169,33 @@ class DaemonProcess:
 
         self.eventually(passed, what=f"{count} turns have passed", timeout_s=10.0 + 5.0 * count)
 
-    def incidents(self, *, node: str | None = None) -> list[dict[str, Any]]:
+    def incidents(self, node: str) -> list[dict[str, Any]]:
+        """The memory errors found on the node; what models make of it is another matter."""
         items: list[dict[str, Any]] = self.get("/api/v1/incidents?limit=1000")["items"]
-        return [item for item in items if node is None or item["component"]["node"] == node]
+        return [
+            item
+            for item in items
+            if item["component"]["node"] == node and item["failure_mode"] == "GpuUncorrectableEcc"
+        ]
 
-    def incident(self, node: str, *, state: str, timeout_s: float = 30.0) -> dict[str, Any]:
-        """The node's incident, once it is in that state."""
+    def incident(self, node: str, *, state: str, story: str = "", timeout_s: float = 30.0) -> dict[str, Any]:
+        """The node's incident, once it is in that state and its story says that."""
 
         def look() -> dict[str, Any] | None:
-            return next((item for item in self.incidents(node=node) if item["state"] == state), None)
+            found = self.incidents(node)
+            return found[0] if found and found[0]["state"] == state and story in found[0]["story"] else None
 
-        return self.eventually(look, what=f"the incident on {node} is {state}", timeout_s=timeout_s)
+        what = f"the incident on {node} is {state}" + (f" and says {story!r}" if story else "")
+        return self.eventually(look, what=what, timeout_s=timeout_s)
+
+    def run(self, run_id: str, *, detail: str = "", ended: bool = False) -> dict[str, Any]:
+        """The run, once its detail says that, or once it has ended."""
+
+        def look() -> dict[str, Any] | None:
+            found: dict[str, Any] = self.get(f"/api/v1/runs/{run_id}")
+            return found if detail in found["detail"] and (found["ended_at"] is not None or not ended) else None
+
+        return self.eventually(look, what=f"{run_id} has ended" if ended else f"{run_id} says {detail!r}")
 
     def audit(self) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = self.get("/api/v1/audit?limit=1000")["items"]
@@ -180,7 +203,8 @@ class DaemonProcess:
 
     def _listening(self) -> str:
         _check(self._program)
-        return next((str(entry["listen"]) for entry in self.log() if entry.get("event") == "started"), "")
+        entries = [json.loads(line) for line in self.log().splitlines() if line.startswith("{") and line.endswith("}")]
+        return next((str(entry["listen"]) for entry in entries if entry.get("event") == "started"), "")
 
 
 def settings(
@@ -189,7 +213,6 @@ def settings(
     """A deployment at the pace of a test: everything looks each second, and knows only the nodes of one rack."""
     (folder / "token").write_text(TOKEN, encoding="utf-8")
     kubernetes = {"kubeconfig": str(kubeconfig), "node_selector": f"rack={rack}", "rack_label": "rack"}
-    everyone = {"max_nodes": 100, "max_percent": 100}
     return {
         "mode": mode,
         "telemetry": {
@@ -206,7 +229,7 @@ def settings(
         },
         "models": {"path": str(ROOT / "models")},
         "playbooks": {"path": str(ROOT / "playbooks")},
-        "budgets": {"fleet": everyone, "rack": everyone},
+        "budgets": {scope: {"max_nodes": 100, "max_percent": 100} for scope in ("fleet", "rack")},
         "approvals": {} if slack is None else _approvals(folder, slack),
         "cluster": {"kind": "none"} if kubeconfig is None else {"kind": "kubernetes", "kubernetes": kubernetes},
         "state": {"url": f"sqlite:///{folder / 'healer.db'}"},

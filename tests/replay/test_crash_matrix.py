@@ -1,0 +1,112 @@
+"""The process is killed before and after every write and every effect; its successor ends every run the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from healer.adapters.simulated_cluster import Verb
+from healer.adapters.sql import first_broken_link
+from healer.domain.approval import ApprovalState
+from healer.domain.incident import IncidentState
+from healer.domain.run import EffectState, RunState
+from healer.sim.faults import Fault, FaultKind
+from tests.virtual_site import Crash, Fuse, Site, add_training
+
+SICK = "gpu-002"
+MOST_TICKS = 60
+
+
+def drain_site(folder: Path, fuse: Fuse) -> Site:
+    site = Site(folder, fuse=fuse)
+    add_training(site.cluster, SICK)
+    site.fleet.inject(Fault(FaultKind.UNCORRECTABLE_ECC, 0, node=SICK, gpu=1))
+    return site
+
+
+def cap_site(folder: Path, fuse: Fuse) -> Site:
+    site = Site(folder, nodes=2, budget_w=3100.0, fuse=fuse)
+    site.fleet.inject(Fault(FaultKind.LOAD_SURGE, 0, rack="rack-1", duration_s=70))
+    return site
+
+
+def lived_through(site: Site, *, seconds: float) -> int:
+    """Let the site live, on-call answer, and a new process start after each crash; returns how many there were."""
+    crashes = 0
+    for _ in range(MOST_TICKS):
+        try:
+            site.tick(seconds)
+            if site.channel.asked and site.pending():
+                site.answer(approve=True)
+        except Crash:
+            crashes += 1
+            site.restart()
+        incidents = site.journal.incidents()
+        if incidents and incidents[0].state.ended and not site.journal.approvals(open_only=True):
+            break
+    return crashes
+
+
+def assert_ended_well(site: Site) -> None:
+    incident = site.incident()
+    assert incident.state is IncidentState.RESOLVED, incident.story
+    (run,) = site.journal.runs()
+    assert run.state is RunState.SUCCEEDED, run.cause
+    assert site.journal.leases() == {}
+    assert first_broken_link(site.journal.audit_log(limit=10_000)) is None
+    assert {effect.state for effect in site.journal.effects(run.id)} <= {EffectState.DONE, EffectState.UNDONE}
+
+
+def assert_drained_once(site: Site) -> None:
+    assert_ended_well(site)
+    (approval,) = site.journal.approvals()
+    assert approval.state is ApprovalState.APPROVED
+    (run,) = site.journal.runs()
+    assert site.cluster.node(SICK).cordoned_by == run.id
+    evicted = [effect.workload for effect in site.cluster.effects if effect.verb is Verb.EVICT]
+    assert len(evicted) == len(set(evicted)) == 3
+    assert [effect.verb for effect in site.cluster.effects][0] is Verb.CORDON
+    assert sum(effect.verb is Verb.CORDON for effect in site.cluster.effects) == 1
+    # A crash between asking and noting it asks the channel twice, about one and the same approval.
+    assert set(site.channel.asked) == {approval.id}
+
+
+def assert_capped_and_restored(site: Site) -> None:
+    assert_ended_well(site)
+    assert site.journal.approvals() == ()
+    assert site.limits_w() == {700.0}
+    assert site.cluster.effects == ()
+    by_tick = [set(limits.values()) for _, limits in site.power.asked]
+    assert all(len(watts) <= 1 for watts in by_tick)
+
+
+def crash_everywhere(
+    folder: Path, make: Callable[[Path, Fuse], Site], check: Callable[[Site], None], *, seconds: float
+) -> list[str]:
+    """Returns the points of the clean pass, at each of which one site's process was killed."""
+    (folder / "clean").mkdir()
+    with make(folder / "clean", Fuse()) as clean:
+        assert lived_through(clean, seconds=seconds) == 0
+        check(clean)
+    points = clean.fuse.points
+    for number, point in enumerate(points):
+        (folder / str(number)).mkdir()
+        with make(folder / str(number), Fuse(number)) as site:
+            where = f"killed at point {number} of {len(points)}, {point}"
+            assert lived_through(site, seconds=seconds) == 1, where
+            try:
+                check(site)
+            except AssertionError as error:
+                raise AssertionError(where) from error
+    return points
+
+
+def test_a_drain_survives_a_crash_at_any_instant(tmp_path: Path) -> None:
+    points = crash_everywhere(tmp_path, drain_site, assert_drained_once, seconds=10)
+    assert {"before cordon", "after cordon", "before evict", "after evict"} <= set(points)
+
+
+def test_a_power_cap_survives_a_crash_at_any_instant(tmp_path: Path) -> None:
+    points = crash_everywhere(tmp_path, cap_site, assert_capped_and_restored, seconds=15)
+    assert {"before set_limits", "after set_limits", "before restore", "after restore"} <= set(points)

@@ -1,0 +1,362 @@
+"""A whole site in virtual time: simulated fleet, cluster, agents and on-call around the real operator and journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Self
+
+from healer.adapters.scrape import parse_page
+from healer.adapters.simulated_cluster import SimulatedCluster
+from healer.adapters.sql import SqlJournal
+from healer.config import Config
+from healer.domain.approval import Approval, ApprovalState, Person
+from healer.domain.fleet import GpuPower, Workload
+from healer.domain.incident import Incident
+from healer.domain.reading import Column, Reading
+from healer.domain.verdict import Mode
+from healer.errors import HealerError, NotFound, Rejected, Unavailable
+from healer.ports import Eviction, Transaction
+from healer.runtime.knowledge import Outside
+from healer.runtime.operator import Operator
+from healer.runtime.snapshot import Board, Snapshot
+from healer.runtime.wiring import Content, build_operator, load_content
+from healer.sim.exposition import node_page, rack_page
+from healer.sim.fleet import PowerLimit, SimulatedFleet
+from healer.sim.physics import DEFAULT_LIMIT_W, MAX_LIMIT_W, MIN_LIMIT_W
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+ON_CALL = Person("slack:U0ONCALL", "on-call")
+LEASE = timedelta(days=1)
+_ROOT = Path(__file__).parents[1]
+
+
+class HandClock:
+    """Goes on only when it is told to."""
+
+    def __init__(self, at: datetime = START) -> None:
+        self.time = at
+
+    def now(self) -> datetime:
+        return self.time
+
+    def advance(self, by: timedelta) -> None:
+        self.time += by
+
+
+class Crash(BaseException):
+    """The process ends here; nothing of it runs any more."""
+
+
+class Fuse:
+    """Counts the instants at which a process can die, and lets it die at one of them.
+
+    Attributes:
+        points: what was about to happen, or had just happened, at each.
+    """
+
+    def __init__(self, blows_at: int | None = None) -> None:
+        self.points: list[str] = []
+        self._blows_at = blows_at
+
+    @contextmanager
+    def around(self, what: str) -> Iterator[None]:
+        self._point(f"before {what}")
+        yield
+        self._point(f"after {what}")
+
+    def _point(self, name: str) -> None:
+        self.points.append(name)
+        if len(self.points) - 1 == self._blows_at:
+            raise Crash(name)
+
+
+class FusedJournal(SqlJournal):
+    def __init__(self, url: str, fuse: Fuse) -> None:
+        super().__init__(url)
+        self._fuse = fuse
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        with self._fuse.around("write"), super().transaction() as write:
+            yield write
+
+
+class FusedCluster(SimulatedCluster):
+    fuse = Fuse()
+
+    def cordon(self, node: str, *, by: str, reason: str) -> None:
+        with self.fuse.around("cordon"):
+            super().cordon(node, by=by, reason=reason)
+
+    def uncordon(self, node: str, *, by: str) -> None:
+        with self.fuse.around("uncordon"):
+            super().uncordon(node, by=by)
+
+    def evict(self, workload: Workload, *, grace: timedelta | None) -> Eviction:
+        with self.fuse.around("evict"):
+            return super().evict(workload, grace=grace)
+
+
+class FleetPower:
+    """Implements `healer.ports.PowerControl` on a simulated fleet, without the agents' HTTP between.
+
+    Attributes:
+        silent: nodes whose agent does not answer.
+        asked: every change that was asked for, as (node, watts by GPU); an empty mapping for a restore.
+    """
+
+    def __init__(self, fleet: SimulatedFleet) -> None:
+        self.fleet = fleet
+        self.fuse = Fuse()
+        self.silent: set[str] = set()
+        self.asked: list[tuple[str, Mapping[int, float]]] = []
+        self._lost_answers: list[HealerError] = []
+
+    def limits(self, node: str) -> tuple[GpuPower, ...]:
+        self._reach(node)
+        reading = self.fleet.read(node)
+        state = reading.state
+        return tuple(
+            GpuPower(
+                node=node,
+                gpu=gpu,
+                uuid=reading.uuids[i],
+                limit_w=float(state.limit_w[i]),
+                default_w=DEFAULT_LIMIT_W,
+                min_w=MIN_LIMIT_W,
+                max_w=MAX_LIMIT_W,
+                power_w=float(state.power_w[i]),
+            )
+            for i, gpu in enumerate(reading.gpus)
+        )
+
+    def set_limits(self, node: str, limits_w: Mapping[int, float], *, ttl: timedelta, fallback_w: float) -> None:
+        self._reach(node)
+        with self.fuse.around("set_limits"):
+            self._set(node, [PowerLimit(gpu, w, ttl.total_seconds(), fallback_w) for gpu, w in limits_w.items()])
+            self.asked.append((node, dict(limits_w)))
+        self._answer()
+
+    def restore(self, node: str, gpus: Sequence[int]) -> None:
+        self._reach(node)
+        with self.fuse.around("restore"):
+            self._set(node, [PowerLimit(gpu, DEFAULT_LIMIT_W) for gpu in gpus])
+            self.asked.append((node, {}))
+        self._answer()
+
+    def lose_next_answer(self, error: HealerError) -> None:
+        """The next change happens, and nobody hears of it."""
+        self._lost_answers.append(error)
+
+    def _reach(self, node: str) -> None:
+        if node in self.silent:
+            raise Unavailable(f"power agent of {node}", "did not answer")
+
+    def _set(self, node: str, limits: list[PowerLimit]) -> None:
+        try:
+            self.fleet.set_power_limits(node, limits)
+        except NotFound as error:
+            raise Rejected(f"power agent of {node}", error.detail) from error
+
+    def _answer(self) -> None:
+        if self._lost_answers:
+            raise self._lost_answers.pop()
+
+
+class FleetTelemetry:
+    """Implements `healer.ports.TelemetrySource`: the simulated exporters' pages, without their HTTP.
+
+    Attributes:
+        silent: nodes whose exporter does not answer.
+        down: nothing at all can be had.
+        metered: whether the racks' meter answers.
+    """
+
+    name = "virtual"
+
+    def __init__(self, fleet: SimulatedFleet) -> None:
+        self.silent: set[str] = set()
+        self.down = False
+        self.metered = True
+        self._fleet = fleet
+
+    def read(self, at: datetime) -> Reading:
+        if self.down:
+            raise Unavailable(self.name, "did not answer")
+        layout = self._fleet.layout
+        merged: dict[str, list[Column]] = {}
+        for node in layout.nodes:
+            reading = self._fleet.read(node)
+            if reading.exporter_up and node not in self.silent:
+                for column in parse_page(node_page(reading), at, {"node": node, "rack": layout.rack_of(node)}):
+                    merged.setdefault(column.metric, []).append(column)
+        columns = [column for columns in merged.values() for column in columns]
+        if self.metered:
+            columns += parse_page(rack_page(self._fleet.rack_power_w()), at, {})
+        return Reading(at, tuple(columns), silent=tuple(sorted(self.silent)))
+
+
+class RecordingChannel:
+    """Implements `healer.ports.ApprovalChannel`.
+
+    Attributes:
+        asked, closed: the ids of approvals, in order.
+        down: does not answer.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.closed: list[tuple[str, ApprovalState]] = []
+        self.down = False
+
+    def ask(self, approval: Approval, incident: Incident) -> str:
+        assert incident.id == approval.incident_id
+        if self.down:
+            raise Unavailable("channel", "did not answer")
+        self.asked.append(approval.id)
+        return f"message-{len(self.asked)}"
+
+    def close(self, approval: Approval, incident: Incident) -> None:
+        assert incident.id == approval.incident_id
+        if self.down:
+            raise Unavailable("channel", "did not answer")
+        self.closed.append((approval.id, approval.state))
+
+
+class Site:
+    """The outside world and the process in it; `restart` ends the process at once and starts another."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        racks: int = 1,
+        nodes: int = 3,
+        gpus: int = 2,
+        budget_w: float = 1e6,
+        fuse: Fuse | None = None,
+        settle: bool = True,
+    ) -> None:
+        self.clock = HandClock()
+        self.fleet = SimulatedFleet(racks=racks, nodes=nodes, gpus=gpus, seed=3)
+        if settle:
+            self.fleet.advance(60)
+        layout = self.fleet.layout
+        self.cluster = FusedCluster(
+            {node: layout.rack_of(node) for node in layout.nodes},
+            clock=self.clock,
+            termination=timedelta(seconds=10),
+            gpus_per_node=2 * gpus,
+        )
+        self.power = FleetPower(self.fleet)
+        self.telemetry = FleetTelemetry(self.fleet)
+        self.channel = RecordingChannel()
+        self.fuse = fuse or Fuse()
+        self.power.fuse = self.cluster.fuse = self.fuse
+        self.config = site_config(folder, budget_w=budget_w)
+        self._started = 0
+        self.start()
+
+    def start(self) -> None:
+        self.journal = FusedJournal(self.config.state.url, self.fuse)
+        self._started += 1
+        self.journal.lead(f"process-{self._started}", self.clock.now(), LEASE)
+        self.board = Board(Snapshot(self.config.mode))
+        self.operator: Operator = build_operator(
+            self.config,
+            content=site_content(self.config.model_dump_json(include={"detectors", "models", "playbooks"})),
+            outside=Outside(self.telemetry, cluster=self.cluster, power=self.power, channel=self.channel),
+            journal=self.journal,
+            board=self.board,
+            clock=self.clock,
+        )
+
+    def restart(self, **changes: object) -> None:
+        """Another process on the same database and world; `changes` are to its configuration."""
+        self.journal.close()
+        self.config = self.config.model_copy(update=changes)
+        self.start()
+
+    def stop(self) -> None:
+        self.journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def let_pass(self, seconds: float) -> None:
+        self.clock.advance(timedelta(seconds=seconds))
+        self.fleet.advance(seconds)
+
+    def tick(self, seconds: float = 10) -> None:
+        """Time passes, then every loop of the daemon comes round once, in the order that is hardest on it."""
+        self.let_pass(seconds)
+        self.operator.announce()
+        self.operator.pursue()
+        self.operator.turn()
+
+    def ticks(self, count: int, seconds: float = 10) -> None:
+        for _ in range(count):
+            self.tick(seconds)
+
+    def incident(self) -> Incident:
+        """The one and only."""
+        (incident,) = self.journal.incidents()
+        return incident
+
+    def pending(self) -> tuple[Approval, ...]:
+        return tuple(a for a in self.journal.approvals(open_only=True) if a.state is ApprovalState.PENDING)
+
+    def answer(self, *, approve: bool, reason: str = "seen") -> Approval:
+        """On-call answers the one question that is open."""
+        (approval,) = self.pending()
+        return self.journal.decide(approval.id, ON_CALL, self.clock.now(), approve=approve, reason=reason)
+
+    def limits_w(self) -> set[float]:
+        return {gpu.limit_w for node in self.fleet.layout.nodes for gpu in self.power.limits(node)}
+
+
+def site_config(folder: Path, *, budget_w: float) -> Config:
+    return Config.model_validate(
+        {
+            "mode": Mode.ACT,
+            "telemetry": {"source": "simulator", "interval": "10s", "max_age": "30s", "window": "2m"},
+            "topology": {"rack_budget_watts": {"default": budget_w}},
+            "detectors": {
+                "path": _ROOT / "detectors",
+                "clear_after": "20s",
+                "settings": {"rack_power": {"window_s": 15.0}},
+            },
+            "models": {"path": _ROOT / "models", "disabled": ["gpu_anomaly"]},
+            "playbooks": {"path": _ROOT / "playbooks", "params": {"cap-rack-power": {"lasting": "20s"}}},
+            "budgets": {"fleet": {"max_percent": 50}, "rack": {"max_percent": 50, "max_nodes": 2}},
+            "cluster": {"kind": "simulated"},
+            "state": {"url": f"sqlite:///{folder / 'journal.db'}"},
+            "http": {"listen": "127.0.0.1:0", "auth": "none"},
+        }
+    )
+
+
+@lru_cache(maxsize=4)
+def site_content(sections: str) -> Content:
+    """Loading compiles expressions, which takes longer than a whole site lives."""
+    return load_content(Config.model_validate_json(sections))
+
+
+def add_training(cluster: SimulatedCluster, node: str) -> None:
+    """Two workloads of a training, one of an inference service, and the exporter, which stays."""
+    for _ in range(2):
+        cluster.add_workload("Job/train", node=node, namespace="training", gpus=1)
+    cluster.add_workload("Deployment/prefetch", node=node, namespace="training")
+    cluster.add_workload("DaemonSet/dcgm-exporter", node=node, namespace="gpu-operator")
+
+
+def without_playbook(content: Content, name: str) -> Content:
+    return replace(content, playbooks=tuple(playbook for playbook in content.playbooks if playbook.name != name))
