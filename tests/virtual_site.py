@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from healer.adapters.scrape import parse_page
 from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.adapters.sql import SqlJournal
@@ -189,16 +191,22 @@ class FleetTelemetry:
         if self.down:
             raise Unavailable(self.name, "did not answer")
         layout = self._fleet.layout
-        merged: dict[str, list[Column]] = {}
+        of_metric: dict[str, list[Column]] = {}
         for node in layout.nodes:
             reading = self._fleet.read(node)
             if reading.exporter_up and node not in self.silent:
                 for column in parse_page(node_page(reading), at, {"node": node, "rack": layout.rack_of(node)}):
-                    merged.setdefault(column.metric, []).append(column)
-        columns = [column for columns in merged.values() for column in columns]
+                    of_metric.setdefault(column.metric, []).append(column)
+        columns = [_merged(metric, parts) for metric, parts in of_metric.items()]
         if self.metered:
             columns += parse_page(rack_page(self._fleet.rack_power_w()), at, {})
         return Reading(at, tuple(columns), silent=tuple(sorted(self.silent)))
+
+
+def _merged(metric: str, parts: list[Column]) -> Column:
+    labels = [series for part in parts for series in part.labels]
+    values, times = (np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "times"))
+    return Column(metric, labels, values, times)
 
 
 class RecordingChannel:
@@ -240,12 +248,9 @@ class Site:
         gpus: int = 2,
         budget_w: float = 1e6,
         fuse: Fuse | None = None,
-        settle: bool = True,
     ) -> None:
         self.clock = HandClock()
         self.fleet = SimulatedFleet(racks=racks, nodes=nodes, gpus=gpus, seed=3)
-        if settle:
-            self.fleet.advance(60)
         layout = self.fleet.layout
         self.cluster = FusedCluster(
             {node: layout.rack_of(node) for node in layout.nodes},

@@ -33,8 +33,10 @@ class Cordon:
     def plan(self, arguments: Arguments, target: Component, world: World) -> Proposal:  # noqa: ARG002
         node = _name(target)
         seen = world.cluster.node(node)
+        if seen.cordoned_by is not None:
+            return Proposal()  # another run has it out of service: nothing is left to do here
         if seen.cordoned:
-            return Proposal(blockers=(f"{node} is already cordoned by {seen.cordoned_by or 'a person'}",))
+            return Proposal(blockers=(f"{node} is already cordoned by a person",))
         return Proposal(effects=(Effect("cordon", node, takes_out=node),))
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:

@@ -21,9 +21,9 @@ from healer.domain.component import Component
 from healer.domain.fleet import GpuPower
 from healer.domain.frame import Frame
 from healer.domain.plan import Effect
-from healer.domain.run import Done, Outcome, RetryAfter
+from healer.domain.run import Done, EffectRecord, EffectState, Failed, Outcome, RetryAfter
 from healer.domain.signal import Signal
-from healer.errors import NotFound, Unavailable
+from healer.errors import NotFound, Rejected, Unavailable
 from healer.schema import Duration, Section
 
 _LOOK_AGAIN = timedelta(seconds=2)
@@ -94,6 +94,8 @@ class Cap:
             for node, cap in begun.items():
                 _set_cap(ledger, node, cap, number=1)
         rack = _rack(target, ledger.world)
+        if not begun and not rack.gpus:
+            return Failed(f"no GPU of rack {rack.name} has a limit that is ours to change")
         first = next(iter(begun.values()), None) or _first_cap(rack, arguments, ledger.world.power_floor_w)
         for node, gpus in rack.gpus.items():
             if node not in begun:
@@ -137,6 +139,8 @@ class Hold:
         return Proposal()
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
+        if _finish_change(ledger):
+            return RetryAfter(_LOOK_AGAIN, "finished a change that was interrupted")
         caps = _caps_of(ledger)
         for node, cap in caps.items():
             # The same limit again changes nothing but its time to live, so it needs no intent of its own.
@@ -152,7 +156,7 @@ class Hold:
             return RetryAfter(_LOOK_AGAIN, f"at {cap_w:.0f} W; waiting for what the last change does")
         if not room.over_budget and (room.binding == 0 or cap_w + room.each_w >= default_w):
             return Done(f"the limit of {cap_w:.0f} W is not needed any more")
-        wanted_w = max(float(math.floor(cap_w + room.each_w)), ledger.world.power_floor_w)
+        wanted_w = max(float(math.floor(cap_w + room.each_w)), *(cap.lowest_w for cap in caps.values()))
         if abs(wanted_w - cap_w) >= _SMALLEST_CHANGE_W:
             number = 1 + len([r for r in ledger.records if r.key.startswith("cap/")])
             for node, cap in caps.items():
@@ -233,9 +237,14 @@ def _share(rack: _Rack, share_of_budget: float, floor_w: float) -> float:
 
 
 def _bounded(rack: _Rack, share_w: float, floor_w: float, *, at_most: float) -> float:
-    lowest = max([floor_w, *(gpu.min_w for gpu in rack.all_gpus)])
+    lowest = _lowest(rack, floor_w)
     highest = min([at_most, *(gpu.max_w for gpu in rack.all_gpus)])
-    return float(math.floor(min(max(share_w, lowest), highest)))
+    return min(max(float(math.floor(share_w)), lowest), highest)
+
+
+def _lowest(rack: _Rack, floor_w: float) -> float:
+    """No cap goes below the configured floor, nor below what any of the devices takes."""
+    return max([floor_w, *(gpu.min_w for gpu in rack.all_gpus)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +281,7 @@ def _first_cap(rack: _Rack, arguments: _CapArguments, floor_w: float) -> _NodeCa
         cap_w=cap_w,
         fallback_w=_bounded(rack, static_w, floor_w, at_most=cap_w),
         default_w=max(gpu.default_w for gpu in rack.all_gpus),
+        lowest_w=_lowest(rack, floor_w),
         ttl_s=arguments.ttl.total_seconds(),
         gpus=(),
     )
@@ -284,6 +294,7 @@ class _NodeCap:
     cap_w: float
     fallback_w: float
     default_w: float
+    lowest_w: float
     ttl_s: float
     gpus: tuple[int, ...]
 
@@ -325,8 +336,24 @@ def _set_cap(ledger: Ledger, node: str, cap: _NodeCap, *, number: int) -> None:
     ledger.effect(f"cap/{node}/{number}", do=set_limits, happened=holds, found=msgspec.json.encode(cap).decode())
 
 
+def _finish_change(ledger: Ledger) -> bool:
+    """Bring every node to the newest change, so that the ranks of a gang stay alike; False if it was complete."""
+    newest_of = {_node(record.key): record for record in ledger.standing("cap/", of_any_step=True)}
+    newest = max(newest_of.values(), key=_number)
+    wanted = msgspec.json.decode(newest.found, type=_NodeCap)
+    late = [r for r in newest_of.values() if _number(r) < _number(newest) or r.state is EffectState.INTENT]
+    for record in late:
+        cap = replace(wanted, gpus=msgspec.json.decode(record.found, type=_NodeCap).gpus)
+        _set_cap(ledger, _node(record.key), cap, number=_number(newest))
+    return bool(late)
+
+
 def _restore(ledger: Ledger) -> Outcome:
-    """Put the default limits back on every node that this run capped; the earlier caps there go with the newest."""
+    """Put the default limits back on every node that this run capped; the earlier caps there go with the newest.
+
+    A node that cannot be restored does not keep the others from it.
+    """
+    failures: list[Unavailable | Rejected] = []
     for node, cap in _caps_of(ledger).items():
 
         def restore(node: str = node, cap: _NodeCap = cap) -> str:
@@ -334,12 +361,24 @@ def _restore(ledger: Ledger) -> Outcome:
             return f"{len(cap.gpus)} GPUs back at {cap.default_w:.0f} W"
 
         *earlier, newest = [r for r in ledger.standing("cap/", of_any_step=True) if _node(r.key) == node]
-        ledger.undo(newest, do=restore)
+        try:
+            ledger.undo(newest, do=restore)
+        except (Unavailable, Rejected) as error:
+            failures.append(error)
+            continue
         for record in earlier:
             ledger.undo(record, do=lambda: SUPERSEDED)
+    if failures:
+        # One that may answer later is asked again before the step is given up.
+        raise next((error for error in failures if isinstance(error, Unavailable)), failures[0])
     return Done("the GPUs have their default limits again")
 
 
 def _node(key: str) -> str:
     """`cap/NODE/NUMBER` as NODE."""
     return key.split("/")[1]
+
+
+def _number(record: EffectRecord) -> int:
+    """`cap/NODE/NUMBER` as NUMBER."""
+    return int(record.key.rpartition("/")[2])

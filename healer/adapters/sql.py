@@ -59,10 +59,12 @@ class SqlJournal:
             if row is None:
                 epoch = 1
                 connection.execute(schema.leader.insert().values(id=1, holder=holder, epoch=epoch, seen_at=now))
-            elif row.holder == holder or alone or _utc(row.seen_at) + ttl < now:
-                if row.holder == holder and self._epoch not in {None, row.epoch}:
-                    raise Fenced(f"{holder} led in epoch {self._epoch}, the journal is in epoch {row.epoch}")
-                epoch = row.epoch if row.holder == holder else row.epoch + 1
+            elif self._epoch not in {None, row.epoch}:
+                # Whoever leads now, or led last: what this process knows is older than what the journal holds.
+                raise Fenced(f"this process led in epoch {self._epoch}, the journal is in epoch {row.epoch}")
+            elif self._epoch == row.epoch or row.holder == holder or alone or _utc(row.seen_at) + ttl < now:
+                # A namesake is another process (a container's is always 1): it gets an epoch of its own.
+                epoch = row.epoch if self._epoch == row.epoch else row.epoch + 1
                 connection.execute(schema.leader.update().values(holder=holder, epoch=epoch, seen_at=now))
             else:
                 raise Conflict(
@@ -173,12 +175,12 @@ class SqlJournal:
         return decided
 
     def request_cancel(self, run_id: str, person: Person, now: datetime, reason: str) -> Run:
-        run = self.run(run_id)
-        if run.state.ended:
-            raise Conflict("run", f"{run_id} has ended: {run.state}")
         words = f"{person}: {reason}"
         with self._connection() as connection:
             self._fence(connection)
+            run = self.run(run_id)
+            if run.state.ended:
+                raise Conflict("run", f"{run_id} has ended: {run.state}")
             # A column of its own, so that the executor, which writes the document, cannot overwrite the request.
             connection.execute(schema.runs.update().where(schema.runs.c.id == run_id).values(cancelled_by=words[:255]))
             _SqlTransaction(connection).audit(now, person.id, "run.cancel", run_id, reason=reason)
@@ -306,7 +308,7 @@ class _SqlTransaction:
         self._connection.execute(
             table.insert().values(
                 number=number,
-                at=at,
+                at=at.astimezone(UTC),  # SQLite drops the zone
                 actor=actor,
                 action=action,
                 subject=subject,
@@ -324,7 +326,8 @@ class _SqlTransaction:
 
 def audit_digest(*fields: object) -> str:
     """The digest of one audit entry over all its other fields; a change anywhere breaks the chain from there on."""
-    return hashlib.sha256("\x1f".join(map(_canonical, fields)).encode()).hexdigest()
+    # As JSON, in which no text of a person can move the border between two fields.
+    return hashlib.sha256(json.dumps([_canonical(field) for field in fields]).encode()).hexdigest()
 
 
 def first_broken_link(entries: Sequence[AuditEntry], previous: str = _GENESIS) -> AuditEntry | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from healer.cli.options import config_option, default_config, reference_folder
-from healer.config import load_config
+from healer.config import Config, load_config
+from healer.domain.verdict import Mode
 from healer.errors import HealerError
 from healer.runtime.wiring import load_content
 
@@ -35,7 +37,21 @@ def check(folder: Path | None, config_path: Path | None) -> None:
     for mode in sorted({str(mode) for part in content.detectors for mode in part.modes}):
         answered = [p.name for p in content.playbooks if mode in p.failure_modes]
         click.echo(f"  {mode}: {', '.join(answered) or 'no playbook; it is reported only'}")
+    for warning in _warnings(config):
+        click.echo(f"warning: {warning}")
     click.echo("ok")
+
+
+def _warnings(config: Config) -> Iterator[str]:
+    """What is valid and still will not do what its author may expect."""
+    if config.mode is not Mode.OBSERVE and not config.approvals.approvers:
+        yield "approvals.approvers is empty: nobody may answer, so every question will expire"
+    if config.mode is not Mode.OBSERVE and config.cluster.kind == "none":
+        yield "cluster.kind is none: no node will be taken out of service"
+    if config.http.auth == "token" and not config.http.tokens:
+        yield "http.tokens is empty: nobody can read the console or the API"
+    if not config.topology.rack_budget_watts:
+        yield "topology.rack_budget_watts is empty: rack power is not judged"
 
 
 @click.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from healer.schema import parse_duration
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _SYSTEM_CONFIG = Path("/etc/healer/config.yaml")
+_WIDE = 1000
 
 
 class DurationType(click.ParamType[timedelta]):
@@ -90,7 +92,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty:
     if not rows:
         click.echo(empty)
         return
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    # What is read by a program, or cut by `awk`, must be whole: only a terminal has a width to keep to.
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=True).print(table)
+    console.print(table)

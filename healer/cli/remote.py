@@ -13,15 +13,9 @@ import click
 import requests
 
 from healer.cli.options import config_option, find_config, json_option, print_table
-from healer.errors import Conflict, HealerError, NotFound, NotPermitted, Unavailable
+from healer.errors import HealerError, Unavailable
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_ERRORS: dict[int, type[NotPermitted | NotFound | Conflict]] = {
-    401: NotPermitted,
-    403: NotPermitted,
-    404: NotFound,
-    409: Conflict,
-}
 
 
 class Daemon:
@@ -47,12 +41,7 @@ class Daemon:
             ) from error
         if response.ok:
             return answer
-        message = str(answer.get("error", {}).get("message", response.reason))
-        raise (
-            _ERRORS[response.status_code]("daemon", message)
-            if response.status_code in _ERRORS
-            else HealerError(message)
-        )
+        raise HealerError(str(answer.get("error", {}).get("message", response.reason)))
 
 
 def daemon_options(command: _F) -> _F:

@@ -94,14 +94,17 @@ def stop_on_signals(stopping: threading.Event) -> None:
 
 
 def log_to_stderr() -> None:
-    """Key-values on standard error: for people on a terminal, as JSON lines for everything else."""
-    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    """Key-values on standard error: for people on a terminal, as JSON lines for everything else.
+
+    Traces come without the values of local variables: those may be secrets, and are very many.
+    """
+    tracer = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
-            renderer,
+            *((console,) if sys.stderr.isatty() else (tracer, structlog.processors.JSONRenderer())),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

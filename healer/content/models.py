@@ -20,8 +20,6 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
-import sklearn
-import skops.io
 
 from healer.content.modules import load_each, load_module, require, settings_of
 from healer.domain.finding import Findings
@@ -91,6 +89,9 @@ def load_code(folder: Path) -> ModuleType:
 
 def save_version(folder: Path, estimator: Any, manifest: Manifest) -> Path:
     """Write a trained estimator as a new version, sealed by its hash, and return its folder."""
+    import sklearn  # noqa: PLC0415 - takes a second, and most commands have no model to read or write
+    import skops.io  # noqa: PLC0415
+
     target = folder / manifest.version
     target.mkdir()
     path = target / "model.skops"
@@ -132,6 +133,9 @@ def _manifest(path: Path) -> Manifest:
 
 
 def _estimator(path: Path, manifest: Manifest) -> Any:
+    import sklearn  # noqa: PLC0415 - as above
+    import skops.io  # noqa: PLC0415
+
     if not path.is_file():
         raise InvalidDocument(Problem(str(path), 0, "", "no such file"))
     if hashlib.sha256(path.read_bytes()).hexdigest() != manifest.sha256:

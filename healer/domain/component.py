@@ -45,7 +45,7 @@ class Component:
                 return str(self.rack)
             case ComponentKind.JOB:
                 return str(self.job)
-            case ComponentKind.LINK | ComponentKind.POWER_FEED | ComponentKind.SOURCE:
+            case ComponentKind.LINK | ComponentKind.POWER_FEED | ComponentKind.SOURCE:  # pragma: no branch
                 return str(self.link)
 
     def __str__(self) -> str:
@@ -58,5 +58,5 @@ class Component:
                 return f"rack {self.rack}"
             case ComponentKind.JOB:
                 return f"job {self.job}"
-            case ComponentKind.LINK | ComponentKind.POWER_FEED | ComponentKind.SOURCE:
+            case ComponentKind.LINK | ComponentKind.POWER_FEED | ComponentKind.SOURCE:  # pragma: no branch
                 return f"{self.kind} {self.link}"

@@ -24,7 +24,11 @@ def correlate(
     # Where two detectors find the same, the worse counts, and of two alike the rule.
     ranked = sorted(findings.found, key=lambda finding: (finding.health, finding.basis is Basis.RULE))
     found = {finding.key: finding for finding in ranked}
-    changed = [_refreshed(live[key], finding) for key, finding in found.items() if key in live]
+    changed = [
+        _refreshed(_recurred(live[key], frame.at, clear_after), finding)
+        for key, finding in found.items()
+        if key in live
+    ]
     changed += [Incident.opened(finding, frame.at) for key, finding in found.items() if key not in live]
     for key, incident in live.items():
         if key not in found:
@@ -32,6 +36,15 @@ def correlate(
             health = findings.health_of(incident.failure_mode, where.kind, frame.row_of(where))
             changed.append(_not_found(incident, health, frame.at, clear_after))
     return tuple(incident for incident in changed if incident != live.get(incident.key))
+
+
+def _recurred(incident: Incident, at: datetime, clear_after: timedelta) -> Incident:
+    """Open again if the remedy has not lasted: the fault is back, or is still there when it should long be gone."""
+    if incident.state is not IncidentState.VERIFYING or _contains(incident):
+        return incident
+    if incident.healthy_since is None and at - incident.changed_at < clear_after:
+        return incident
+    return replace(incident, state=IncidentState.OPEN, changed_at=at, run_id=None, story="found again after its remedy")
 
 
 def _refreshed(incident: Incident, finding: Finding) -> Incident:
@@ -79,6 +92,11 @@ def _may_end(incident: Incident) -> bool:
         case IncidentState.OPEN | IncidentState.AWAITING_APPROVAL:
             return True
         case IncidentState.VERIFYING:
-            return incident.plan is not None and incident.plan.resolves_when is ResolvesWhen.HEALTHY
-        case IncidentState.REMEDIATING | IncidentState.RESOLVED | IncidentState.ESCALATED:
+            return not _contains(incident)
+        case IncidentState.REMEDIATING | IncidentState.RESOLVED | IncidentState.ESCALATED:  # pragma: no branch
             return False
+
+
+def _contains(incident: Incident) -> bool:
+    """Whether the incident's plan leaves the fault where it is and takes its component out of service."""
+    return incident.plan is None or incident.plan.resolves_when is ResolvesWhen.CONTAINED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,6 +28,8 @@ from healer.runtime.snapshot import Board
 _PURSUIT = timedelta(seconds=1)
 _HEARTBEAT = timedelta(seconds=5)
 _LEASE = timedelta(seconds=20)
+_SHORTEST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
 _log = structlog.get_logger(__name__)
 
 
@@ -118,7 +121,10 @@ class Daemon:
 
 
 class _Loop:
-    """One loop's body behind the one boundary that nothing passes but the end of the process."""
+    """One loop's body behind the one boundary that nothing passes but the end of the process.
+
+    A loop that fails again and again is run less often: what it asks may be down for long. Turns keep their interval.
+    """
 
     def __init__(
         self, name: str, body: Callable[[], None], board: Board, stopping: threading.Event, fenced: list[Fenced]
@@ -129,8 +135,12 @@ class _Loop:
         self._stopping = stopping
         self._fenced = fenced
         self._trouble = ""
+        self._pause_s = 0.0
+        self._resumes_at = 0.0
 
     def once(self) -> None:
+        if time.monotonic() < self._resumes_at:
+            return
         try:
             self._body()
         except Fenced as error:
@@ -141,7 +151,7 @@ class _Loop:
         else:
             if self._trouble:
                 _log.info("works again", loop=self._name)
-            self._trouble = ""
+            self._trouble, self._pause_s = "", 0.0
 
     def _report(self, error: Exception) -> None:
         """Log the trouble once, not every turn; a failed observation is also shown."""
@@ -151,3 +161,6 @@ class _Loop:
             unexpected = not isinstance(error, HealerError)
             _log.error("loop failed", loop=self._name, error=str(error), exc_info=error if unexpected else None)
         self._trouble = str(error)
+        if self._name != "turn":
+            self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s or _SHORTEST_PAUSE_S)
+            self._resumes_at = time.monotonic() + self._pause_s

@@ -6,7 +6,6 @@ uncordons a node in the middle of a drain has ended the run.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from healer.actions.base import Action, GuardSpoke, Ledger, NotNow, Unresolved, Verbs, World
+from healer.actions.base import Action, GuardSpoke, Ledger, NotNow, Unresolved, VerbFailed, Verbs, World, call
 from healer.actions.registry import bound_arguments
 from healer.domain.playbook import OnFailure
 from healer.domain.run import Done, EffectRecord, Failed, Outcome, Refused, RetryAfter, Run, RunState, Unknown
@@ -106,10 +105,11 @@ class Executor:
             save=lambda record: self._save(record, world.now),
             permit=lambda: self.permit(run),
         )
+        arguments = step.arguments
         try:
-            return part(action)(bound_arguments(action, step.arguments), run.plan.target, ledger)
-        except Exception as error:  # noqa: BLE001 - a verb may be anybody's; whatever it raises ends in an outcome, not in the loop
-            return _outcome_of(error, step.use)
+            return call(step.use, lambda: part(action)(bound_arguments(action, arguments), run.plan.target, ledger))
+        except HealerError as error:
+            return _outcome_of(error)
 
     def _save(self, record: EffectRecord, now: datetime) -> None:
         with self.journal.transaction() as write:
@@ -131,7 +131,7 @@ def _why_stop(run: Run, now: datetime) -> str:
     return ""
 
 
-def _outcome_of(error: Exception, verb: str) -> Outcome:
+def _outcome_of(error: HealerError) -> Outcome:
     match error:
         case Fenced():
             raise error
@@ -141,11 +141,11 @@ def _outcome_of(error: Exception, verb: str) -> Outcome:
             return RetryAfter(error.wait, str(error))
         case Unresolved() | Unavailable():
             return Unknown(_RETRY, str(error))
-        case HealerError():
-            return Failed(str(error))
+        case VerbFailed():
+            _log.error("verb failed", error=str(error), exc_info=error)
+            return Unknown(_RETRY, str(error))
         case _:
-            _log.error("verb failed", verb=verb, error=repr(error), trace="".join(traceback.format_exception(error)))
-            return Unknown(_RETRY, f"{verb} failed unexpectedly: {error!r}")
+            return Failed(str(error))
 
 
 def _advanced(run: Run, outcome: Outcome, now: datetime) -> Run:

@@ -18,16 +18,19 @@ from healer.domain.approval import Approval, ApprovalState
 from healer.domain.finding import Findings
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident, IncidentState
+from healer.domain.plan import Plan
 from healer.domain.playbook import ResolvesWhen
 from healer.domain.reading import Reading
-from healer.domain.run import Done, Failed, Run, RunState
+from healer.domain.run import Done, Failed, RetryAfter, Run, RunState
+from healer.domain.verdict import Guard, Verdict
+from healer.errors import HealerError, Rejected, Unavailable
 from healer.policy.correlation import correlate
-from healer.policy.guards import budget_line, first_verdict
+from healer.policy.guards import budget_line, first_verdict, leases_of
 from healer.ports import ApprovalChannel, Clock, Journal, TelemetrySource
 from healer.runtime.book import Book
 from healer.runtime.executor import Executor
 from healer.runtime.knowledge import Knowledge
-from healer.runtime.planning import Planner
+from healer.runtime.planning import Planned, Planner
 from healer.runtime.snapshot import Board, TurnFigures
 from healer.telemetry.window import Window
 
@@ -94,27 +97,49 @@ class Operator:
                 self._void_if_changed(incident, approval)
 
     def _answer(self, incident: Incident) -> None:
-        planned = self.planner.plan(incident, self.knowledge.world(), self.knowledge.rules.mode)
+        planned = self._plan(incident)
         plan, verdict = planned.plan, planned.verdict
         if plan is not None:
             situation = self.knowledge.situation(incident)
             plan = replace(plan, budget=budget_line(plan, situation))
-            verdict = verdict or first_verdict(plan, situation)
+            verdict = verdict or first_verdict(plan, situation) or self._asked_elsewhere(incident, plan)
         if plan is None or verdict is not None:
             story = str(verdict) if verdict else "no playbook answers this failure mode"
             self.book.save(replace(incident, plan=plan, verdict=verdict, story=story), before=incident)
+        elif not plan.effects:
+            self._settle_without_run(replace(incident, plan=plan, verdict=None))
         elif plan.needs_approval:
             self.book.ask(incident, plan)
         else:
             self.book.start(incident, plan, None)
 
-    def _void_if_changed(self, incident: Incident, approval: Approval) -> bool:
-        """Whether the plan, made once more, does anything that the question did not show; then ask anew."""
-        planned = self.planner.plan(incident, self.knowledge.world(), self.knowledge.rules.mode)
-        more = planned.plan.exceeds(approval.plan) if planned.plan is not None else ()
-        if more:
-            self.book.reopen(incident, approval, f"the plan changed: {more[0]}")
-        return bool(more)
+    def _settle_without_run(self, incident: Incident) -> None:
+        """The world already is as the playbook would leave it: a second GPU of a node that is out of service."""
+        now, plan = self.clock.now(), incident.plan
+        if plan is not None and plan.resolves_when is ResolvesWhen.CONTAINED:
+            story = f"contained already: nothing is left to do on {plan.target}"
+            state = IncidentState.RESOLVED
+            self.book.save(replace(incident, state=state, resolved_at=now, changed_at=now, story=story))
+        else:
+            self.book.save(replace(incident, story="nothing to do but wait"))
+
+    def _asked_elsewhere(self, incident: Incident, plan: Plan) -> Verdict | None:
+        """One question for one component: of two faults on a node, the second waits for what becomes of the first."""
+        wanted = set(leases_of(plan))
+        for other in self.journal.incidents(open_only=True):
+            asked = other.state is IncidentState.AWAITING_APPROVAL and other.id != incident.id
+            shared = wanted & set(leases_of(other.plan)) if asked and other.plan is not None else set()
+            if shared:
+                return Verdict(Guard.LEASE, f"{min(shared)} awaits approval in {other.id}", f"{other.id} moves on")
+        return None
+
+    def _void_if_changed(self, incident: Incident, approval: Approval) -> None:
+        changed = _beyond(self._plan(incident), approval)
+        if changed:
+            self.book.reopen(incident, approval, f"the plan changed: {changed}")
+
+    def _plan(self, incident: Incident) -> Planned:
+        return self.planner.plan(incident, self.knowledge.world(), self.knowledge.rules.mode)
 
     # Between turns
 
@@ -159,11 +184,11 @@ class Operator:
 
     def _start_approved(self, incident: Incident, approval: Approval) -> None:
         """The answer counts for what was shown: plan once more, and ask again rather than do more than that."""
-        planned = self.planner.plan(incident, self.knowledge.world(), self.knowledge.rules.mode)
-        more = planned.plan.exceeds(approval.plan) if planned.plan is not None else ()
+        planned = self._plan(incident)
+        changed = _beyond(planned, approval)
         verdict = planned.verdict or first_verdict(approval.plan, self.knowledge.situation(incident))
-        if more:
-            self.book.open_again(incident, f"the plan changed after it was approved: {more[0]}")
+        if changed:
+            self.book.open_again(incident, f"the plan changed after it was approved: {changed}")
         elif verdict is None:
             self.book.start(incident, approval.plan, approval.id)
         else:
@@ -197,6 +222,8 @@ class Operator:
                 self.book.save(replace(incident, state=state, resolved_at=now, changed_at=now, story=story))
             case Failed(detail):
                 self.book.escalate(incident, detail)
+            case RetryAfter(_, detail) if now - incident.changed_at > plan.deadline:
+                self.book.escalate(incident, f"{plan.playbook} ended, but it is not contained: {detail}")
             case _:
                 pass
 
@@ -204,15 +231,24 @@ class Operator:
 
     def announce(self) -> None:
         """Put new questions to the channel, and show answers in place of old ones. At least once, never a decision."""
+        failures: list[HealerError] = []
         for approval in self.journal.approvals(open_only=True):
-            incident = self.journal.incident(approval.incident_id)
-            if approval.state is ApprovalState.PENDING and not approval.announced:
-                name = self.channel.ask(approval, incident) if self.channel is not None else ""
-                self._mark(replace(approval, announced=True, announced_as=name))
-            elif approval.state is not ApprovalState.PENDING and not approval.closed:
-                if self.channel is not None and approval.announced:
-                    self.channel.close(approval, incident)
-                self._mark(replace(approval, closed=True))
+            try:
+                self._show(approval)
+            except (Unavailable, Rejected) as error:  # one message that cannot be shown must not hold up the others
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _show(self, approval: Approval) -> None:
+        incident = self.journal.incident(approval.incident_id)
+        if approval.state is ApprovalState.PENDING and not approval.announced:
+            name = self.channel.ask(approval, incident) if self.channel is not None else ""
+            self._mark(replace(approval, announced=True, announced_as=name))
+        elif approval.state is not ApprovalState.PENDING and not approval.closed:
+            if self.channel is not None and approval.announced:
+                self.channel.close(approval, incident)
+            self._mark(replace(approval, closed=True))
 
     def _mark(self, shown: Approval) -> None:
         """Note what the channel shows, and nothing else: the answer may have come in meanwhile."""
@@ -234,6 +270,13 @@ class Operator:
         )
         fleet = self.knowledge.fleet()
         self.board.pin(replace(last, at=now, frame=frame, fleet=fleet, findings=findings, figures=figures))
+
+
+def _beyond(planned: Planned, approval: Approval) -> str:
+    """What the plan, made once more, does that the question did not show; empty if nothing."""
+    if planned.plan is None:
+        return "" if planned.verdict is not None else "no playbook answers this failure mode any more"
+    return next((str(effect) for effect in planned.plan.exceeds(approval.plan)), "")
 
 
 def failed_turn(board: Board, error: Exception) -> None:

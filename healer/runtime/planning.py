@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from healer.actions.base import Proposal, Verbs, World
+from healer.actions.base import Proposal, Verbs, World, call
 from healer.actions.registry import bound_arguments
 from healer.content.expressions import variables_of
 from healer.domain.component import Component
@@ -76,7 +76,7 @@ class Planner:
 
     def _proposal(self, step: PlannedStep, target: Component, world: World) -> Proposal:
         action = self.verbs[step.use]
-        return action.plan(bound_arguments(action, step.arguments), target, world)
+        return call(step.use, lambda: action.plan(bound_arguments(action, step.arguments), target, world))
 
 
 def _bound(step: Step, variables: Mapping[str, object]) -> PlannedStep:

@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from healer.adapters.scrape import parse_page
 from healer.content.models import Manifest
@@ -101,6 +100,8 @@ def _scored(code: ModuleType, estimator: Any, severity: float) -> tuple[Floats, 
 
 def roc_auc(negatives: Floats, positives: Floats) -> float:
     """The chance that a sick row scores above a healthy one; ties count half."""
+    from sklearn.metrics import roc_auc_score  # noqa: PLC0415 - takes a second, and every command would wait for it
+
     labels = np.concatenate([np.zeros(len(negatives)), np.ones(len(positives))])
     return float(roc_auc_score(labels, np.concatenate([negatives, positives])))
 

@@ -46,6 +46,8 @@ class Line:
             kubeconfig=self.kubeconfig,
             slack=self.slack,
         )
+        # What models make of it is tested where they are; loading them takes longer than a drain.
+        wanted["models"]["path"] = str(_made(self.folder / "models"))
         if change is not None:
             change(wanted)
         daemon = DaemonProcess(self.folder, wanted)
@@ -129,6 +131,11 @@ def line(
         rack = Rack(control_plane, admin, namespace=namespace, name=rack_name, nodes=nodes)
         kubeconfig = control_plane.kubeconfig("healer")
         yield Line(exporters, scraping_prometheus, control_plane, rack, slack, tmp_path, kubeconfig, started)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _sees_every_node(prometheus: RunningPrometheus) -> bool:

@@ -28,7 +28,7 @@ from tests.controlplane import processes
 ROOT = Path(__file__).parents[2]
 ON_CALL = "U0ONCALL"
 TOKEN = "line-token"  # opens nothing but a daemon on loopback
-POLL_INTERVAL_S = 0.02
+POLL_INTERVAL_S = 0.05
 _START_TIMEOUT_S = 30.0
 
 Seen = TypeVar("Seen")

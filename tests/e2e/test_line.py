@@ -11,7 +11,7 @@ from tests.e2e.line import DaemonProcess, run_healer
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.kubernetes]
 
-TURNS = 5
+TURNS = 3
 
 
 def test_a_double_bit_error_leads_to_a_drained_node_and_nobody_touches_anything_but_approve(line: Line) -> None:

@@ -26,8 +26,8 @@ def drain_site(folder: Path, fuse: Fuse) -> Site:
 
 
 def cap_site(folder: Path, fuse: Fuse) -> Site:
-    site = Site(folder, nodes=2, budget_w=3100.0, fuse=fuse)
-    site.fleet.inject(Fault(FaultKind.LOAD_SURGE, 0, rack="rack-1", duration_s=70))
+    site = Site(folder, nodes=2, budget_w=3300.0, fuse=fuse)
+    site.fleet.inject(Fault(FaultKind.LOAD_SURGE, 0, rack="rack-1", duration_s=40))
     return site
 
 
@@ -108,5 +108,5 @@ def test_a_drain_survives_a_crash_at_any_instant(tmp_path: Path) -> None:
 
 
 def test_a_power_cap_survives_a_crash_at_any_instant(tmp_path: Path) -> None:
-    points = crash_everywhere(tmp_path, cap_site, assert_capped_and_restored, seconds=15)
+    points = crash_everywhere(tmp_path, cap_site, assert_capped_and_restored, seconds=12)
     assert {"before set_limits", "after set_limits", "before restore", "after restore"} <= set(points)

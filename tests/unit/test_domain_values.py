@@ -1,0 +1,146 @@
+"""The words themselves: who is the same component, what is known, and how it reads."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from healer.domain.component import Component, ComponentKind
+from healer.domain.finding import Evidence, FailureMode, Findings, Health
+from healer.domain.fleet import Disposition, Node, Workload
+from healer.domain.frame import Frame
+from healer.domain.incident import IncidentState, Severity
+from healer.domain.reading import Column, Reading
+from healer.domain.run import RunState
+from healer.domain.signal import Signal
+from tests.unit.core_samples import ECC, START, finding, frame, gpu, incident, judged, node, rack
+
+ANOMALY = FailureMode.GPU_ANOMALY
+
+
+@pytest.mark.parametrize(
+    ("component", "key", "reads"),
+    [
+        (gpu("A"), "gpu/A", "GPU 0 of n1"),
+        (replace(gpu("A"), gpu="0:3"), "gpu/A:3", "GPU 0:3 of n1"),
+        (replace(gpu("A"), gpu=None, node=None), "gpu/A", "GPU A of an unknown node"),
+        (replace(gpu("A"), uuid=None), "gpu/n1/0", "GPU 0 of n1"),
+        (replace(gpu("A"), uuid=None, gpu="0:3"), "gpu/n1/0:3", "GPU 0:3 of n1"),
+        (node("n1"), "node/n1", "node n1"),
+        (rack("r1"), "rack/r1", "rack r1"),
+        (Component(ComponentKind.JOB, job="j1"), "job/j1", "job j1"),
+        (Component(ComponentKind.LINK, link="n1/mlx5_0"), "link/n1/mlx5_0", "link n1/mlx5_0"),
+        (Component(ComponentKind.POWER_FEED, link="feed-a"), "power_feed/feed-a", "power_feed feed-a"),
+        (Component(ComponentKind.SOURCE, link="n1:9400"), "source/n1:9400", "source n1:9400"),
+    ],
+)
+def test_a_component_has_one_key_and_one_name(component: Component, key: str, reads: str) -> None:
+    assert component.key == key
+    assert str(component) == reads
+
+
+def test_a_gpu_is_its_uuid_wherever_it_is() -> None:
+    assert gpu("A", "n1").key == gpu("A", "n2", rack="r9", job=None).key
+    assert gpu("A", "n1").key != gpu("B", "n1").key
+
+
+def test_values_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        gpu().node = "n9"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_evidence_that_is_no_number_is_unknown(value: float) -> None:
+    assert Evidence("gpu_power_watts", value, "W", START).value is None
+    assert Evidence("gpu_power_watts", None, "W", START).value is None
+    assert Evidence("gpu_power_watts", 0.0, "W", START).value == 0.0
+
+
+def test_unknown_is_outside_of_the_order_from_healthy_to_failed() -> None:
+    assert max(Health.UNKNOWN, Health.HEALTHY, Health.DEGRADED, Health.FAILED) is Health.FAILED
+    assert min(Health) is Health.UNKNOWN
+    assert Severity.of(Health.FAILED) is Severity.CRITICAL
+    assert {Severity.of(health) for health in Health if health is not Health.FAILED} == {Severity.WARNING}
+
+
+@pytest.mark.parametrize(
+    ("judgements", "row", "health"),
+    [
+        ((), 0, Health.UNKNOWN),
+        ((judged(Health.HEALTHY),), None, Health.UNKNOWN),
+        ((judged(Health.HEALTHY, Health.FAILED),), 1, Health.FAILED),
+        ((judged(Health.HEALTHY), judged(Health.DEGRADED)), 0, Health.DEGRADED),
+        ((judged(Health.HEALTHY), judged(Health.FAILED, mode=ANOMALY)), 0, Health.HEALTHY),
+        ((judged(Health.UNKNOWN), judged(Health.HEALTHY, kind=ComponentKind.RACK)), 0, Health.UNKNOWN),
+    ],
+    ids=["nobody judged", "not in the frame", "its row", "the worse of two", "another mode", "another kind"],
+)
+def test_the_health_of_a_component_is_what_was_judged_of_it(
+    judgements: tuple[object, ...], row: int | None, health: Health
+) -> None:
+    findings = Findings((), judgements)  # type: ignore[arg-type]
+    assert findings.health_of(ECC, ComponentKind.GPU, row) is health
+
+
+def test_the_findings_of_several_detectors_add_up() -> None:
+    one = Findings((finding(gpu("A")),), (judged(Health.FAILED, Health.HEALTHY, Health.UNKNOWN),))
+    other = Findings((finding(gpu("A"), mode=ANOMALY),), (judged(Health.DEGRADED, mode=ANOMALY),))
+    both = one + other
+    assert [each.key for each in both.found] == ["GpuUncorrectableEcc@gpu/A", "GpuAnomaly@gpu/A"]
+    counts = both.counts()
+    assert counts[ECC, Health.FAILED] == counts[ECC, Health.HEALTHY] == counts[ECC, Health.UNKNOWN] == 1
+    assert (counts[ANOMALY, Health.DEGRADED], counts[ANOMALY, Health.HEALTHY]) == (1, 0)
+
+
+def _frame() -> Frame:
+    bare = frame(gpu("A"), gpu("B"), racks=(rack("r1"),))
+    history = np.array([[1.0, np.nan], [2.0, 20.0], [3.0, 30.0]])
+    racks = replace(bare.racks, power_w=np.array([[100.0], [200.0], [300.0]]))
+    return replace(bare, times=np.array([-60.0, -30.0, 0.0]), values={Signal.POWER: history}, racks=racks)
+
+
+def test_a_frame_gives_the_newest_values_and_the_history_within_a_span() -> None:
+    assert _frame().latest(Signal.POWER).tolist() == [3.0, 30.0]
+    assert _frame().window(Signal.POWER, timedelta(seconds=30)).tolist() == [[2.0, 20.0], [3.0, 30.0]]
+    assert _frame().rack_window(timedelta(seconds=30)).tolist() == [[200.0], [300.0]]
+
+
+def test_a_signal_that_nobody_exports_is_unknown_for_every_gpu() -> None:
+    assert np.isnan(_frame().latest(Signal.XID)).tolist() == [True, True]
+    assert np.isnan(_frame().window(Signal.XID, timedelta(minutes=1))).tolist() == [[True, True]]
+
+
+def test_a_frame_is_as_long_as_it_has_gpus_and_racks() -> None:
+    assert (len(_frame().gpus), len(_frame().racks)) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("component", "row"), [(gpu("B"), 1), (gpu("C"), None), (rack("r1"), 0), (rack("r2"), None), (node("n1"), None)]
+)
+def test_a_component_is_found_on_the_axis_of_its_kind(component: Component, row: int | None) -> None:
+    assert _frame().row_of(component) == row
+
+
+def test_an_incident_knows_its_fault_and_how_bad_it_is() -> None:
+    assert incident(gpu("A")).key == finding(gpu("A")).key
+    assert incident().severity is Severity.CRITICAL
+    assert [state for state in IncidentState if state.ended] == [IncidentState.RESOLVED, IncidentState.ESCALATED]
+    assert [state for state in RunState if not state.ended] == [RunState.RUNNING, RunState.UNDOING]
+
+
+def test_a_node_is_available_when_it_is_ready_and_not_cordoned() -> None:
+    states = [(ready, cordoned) for ready in (True, False) for cordoned in (True, False)]
+    assert [state for state in states if Node("n1", ready=state[0], cordoned=state[1]).available] == [(True, False)]
+
+
+def test_a_workload_is_named_by_its_owner_while_its_pods_churn() -> None:
+    pod = Workload("ns", "chat-x7k2p", "u1", "n1", "ReplicaSet/chat", Disposition.EVICT)
+    assert (str(pod), pod.stable_name) == ("ns/chat-x7k2p", "ns/ReplicaSet/chat")
+
+
+def test_a_reading_counts_its_samples_over_all_columns() -> None:
+    column = Column("m", [{}, {}], np.zeros(2), np.zeros(2))
+    assert Reading(START, (column, column)).samples == 4

@@ -1,0 +1,276 @@
+"""The reasons not to act, one by one, and the order in which they speak."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from healer.domain.finding import Basis
+from healer.domain.fleet import Fleet
+from healer.domain.plan import Plan
+from healer.domain.verdict import Guard, Mode, Verdict
+from healer.policy.budget import DisruptionBudget
+from healer.policy.guards import GUARDS, Situation, budget_line, first_verdict, leases_of
+from tests.unit.core_samples import AMPLE, START, after, cap, cordon, evict, nodes, plan, rack, situation
+
+DRAIN = plan()
+CAP = plan(cap(), target=rack())
+ONE_OF_TEN = DisruptionBudget(max_nodes=1, max_percent=10.0, at_least=1)
+MINUTES = timedelta(minutes=1)
+
+
+def _guard(asked: Plan, where: Situation) -> Guard | None:
+    verdict = first_verdict(asked, where)
+    return None if verdict is None else verdict.guard
+
+
+def test_nothing_speaks_against_a_plan_in_good_order() -> None:
+    assert first_verdict(DRAIN, situation()) is None
+    assert first_verdict(CAP, situation()) is None
+
+
+# Mode
+
+
+@pytest.mark.parametrize(("mode", "guard"), [(Mode.OBSERVE, Guard.MODE), (Mode.RECOMMEND, None), (Mode.ACT, None)])
+@pytest.mark.parametrize("asked", [DRAIN, CAP], ids=["drain", "cap"])
+def test_nothing_acts_in_observe(mode: Mode, guard: Guard | None, asked: Plan) -> None:
+    assert _guard(asked, situation(mode=mode)) is guard
+
+
+# Basis
+
+
+@pytest.mark.parametrize(
+    ("basis", "asked", "guard"),
+    [
+        (Basis.LEARNT, DRAIN, Guard.BASIS),
+        (Basis.LEARNT, CAP, None),
+        (Basis.RULE, DRAIN, None),
+        (Basis.RULE, CAP, None),
+    ],
+    ids=["score drains", "score caps", "rule drains", "rule caps"],
+)
+def test_a_learnt_score_alone_takes_no_node_out_of_service(basis: Basis, asked: Plan, guard: Guard | None) -> None:
+    assert _guard(asked, situation(basis=basis)) is guard
+
+
+# Freshness
+
+
+@pytest.mark.parametrize(
+    ("data_age", "guard"),
+    [
+        (timedelta(0), None),
+        (timedelta(seconds=90), None),
+        (timedelta(seconds=91), Guard.FRESHNESS),
+        (timedelta(days=1), Guard.FRESHNESS),
+        (None, Guard.FRESHNESS),
+    ],
+    ids=["now", "just fresh", "just stale", "a day", "unknown"],
+)
+@pytest.mark.parametrize("asked", [DRAIN, CAP], ids=["drain", "cap"])
+def test_stale_or_unknown_telemetry_of_the_component_permits_nothing(
+    data_age: timedelta | None, guard: Guard | None, asked: Plan
+) -> None:
+    assert _guard(asked, situation(data_age=data_age)) is guard
+
+
+@pytest.mark.parametrize(
+    ("fleet", "says"),
+    [
+        (Fleet(START, problem="connection refused"), "the scheduler is unknown: connection refused"),
+        (Fleet(START, nodes("n1"), problem="half an answer"), "the scheduler is unknown: half an answer"),
+        (Fleet(after(-91), nodes("n1")), "the scheduler was last seen 91 s ago"),
+    ],
+    ids=["does not answer", "answers in part", "answered long ago"],
+)
+def test_a_scheduler_that_is_not_known_blocks_what_takes_a_node_out(fleet: Fleet, says: str) -> None:
+    verdict = first_verdict(DRAIN, situation(fleet=fleet))
+    assert verdict is not None
+    assert (verdict.guard, verdict.message) == (Guard.FRESHNESS, says)
+    assert first_verdict(CAP, situation(fleet=fleet)) is None
+
+
+def test_a_scheduler_seen_within_the_age_limit_is_known() -> None:
+    assert first_verdict(DRAIN, situation(fleet=Fleet(after(-90), nodes("n1", "n2")))) is None
+
+
+# Target
+
+
+@pytest.mark.parametrize(
+    ("fleet", "run_id", "says"),
+    [
+        (nodes("n2"), None, "the scheduler knows no node n1"),
+        (nodes("n1", cordoned={"n1": None}), None, "n1 was cordoned by a person"),
+        (nodes("n1", cordoned={"n1": None}), "run-1", "n1 was cordoned by a person"),
+        (nodes("n1", cordoned={"n1": "run-2"}), "run-1", "n1 was cordoned by run-2"),
+        (nodes("n1", cordoned={"n1": "run-1"}), None, "n1 was cordoned by run-1"),
+        (nodes("n1", cordoned={"n1": "run-1"}), "run-1", None),
+        (nodes("n1"), "run-1", None),
+        (nodes("n1", lost=("n1",)), None, None),
+    ],
+    ids=[
+        "unknown to the scheduler",
+        "a person's cordon",
+        "a person's cordon during a run",
+        "another run's cordon",
+        "some run's cordon, before any",
+        "the run's own cordon",
+        "not cordoned",
+        "not ready",
+    ],
+)
+def test_only_a_node_that_nobody_else_has_cordoned_is_a_target(
+    fleet: dict[str, object], run_id: str | None, says: str | None
+) -> None:
+    verdict = first_verdict(DRAIN, situation(fleet=Fleet(START, fleet), run_id=run_id))  # type: ignore[arg-type]
+    assert (verdict.message if verdict is not None else None) == says
+    assert verdict is None or verdict.guard is Guard.TARGET
+
+
+# Lease
+
+
+def test_a_run_holds_its_target_and_every_node_that_it_takes_out() -> None:
+    assert leases_of(DRAIN) == ("node/n1",)
+    assert leases_of(CAP) == ("rack/r1",)
+    both = plan(cordon("n2"), cordon("n1"), cap(), target=rack())
+    assert leases_of(both) == ("node/n1", "node/n2", "rack/r1")
+
+
+@pytest.mark.parametrize(
+    ("leases", "run_id", "guard"),
+    [
+        ({"node/n1": "run-2"}, None, Guard.LEASE),
+        ({"node/n1": "run-2"}, "run-1", Guard.LEASE),
+        ({"node/n1": "run-1"}, "run-1", None),
+        ({"node/n2": "run-2", "rack/r1": "run-2"}, None, None),
+    ],
+    ids=["held, before any run", "held by another run", "held by the run itself", "others are held"],
+)
+def test_what_another_run_holds_is_left_alone(leases: dict[str, str], run_id: str | None, guard: Guard | None) -> None:
+    assert _guard(DRAIN, situation(leases=leases, run_id=run_id)) is guard
+
+
+# Budget
+
+_RACKS = {f"n{i}": f"r{i % 2}" for i in range(10)}
+
+
+@pytest.mark.parametrize(
+    ("out", "leaving", "run_id", "guard"),
+    [
+        ({}, frozenset(), None, None),
+        ({"n5": None}, frozenset(), None, Guard.BUDGET),
+        ({"n5": "run-2"}, frozenset(), None, Guard.BUDGET),
+        ({}, frozenset({"n5"}), None, Guard.BUDGET),
+        ({"n1": "run-1"}, frozenset(), "run-1", None),
+        ({"n1": "run-1", "n5": None}, frozenset(), "run-1", None),
+        ({}, frozenset({"n1"}), None, None),
+    ],
+    ids=[
+        "none is out",
+        "a person has one out",
+        "another run has one out",
+        "another run is taking one out",
+        "the run's own node is out",
+        "the run's own node is out, and another",
+        "the same node is leaving already",
+    ],
+)
+def test_nodes_that_are_out_count_whoever_took_them_out_and_none_counts_twice(
+    out: dict[str, str | None], leaving: frozenset[str], run_id: str | None, guard: Guard | None
+) -> None:
+    fleet = Fleet(START, nodes(*_RACKS, cordoned=out))
+    where = situation(fleet=fleet, leaving=leaving, run_id=run_id, fleet_budget=ONE_OF_TEN)
+    assert _guard(DRAIN, where) is guard
+
+
+def test_a_node_that_is_not_ready_has_used_the_budget() -> None:
+    fleet = Fleet(START, nodes(*_RACKS, lost=("n7",)))
+    verdict = first_verdict(DRAIN, situation(fleet=fleet, fleet_budget=ONE_OF_TEN))
+    assert verdict == Verdict(Guard.BUDGET, "fleet: 1 of 10 nodes out, 1 allowed", "a node of fleet returns to service")
+
+
+@pytest.mark.parametrize(
+    ("out", "guard"), [({"n3": None}, Guard.BUDGET), ({"n2": None}, None)], ids=["same rack", "another rack"]
+)
+def test_a_rack_has_a_budget_of_its_own(out: dict[str, str | None], guard: Guard | None) -> None:
+    fleet = Fleet(START, nodes(*_RACKS, cordoned=out))
+    assert _guard(DRAIN, situation(fleet=fleet, racks=_RACKS, rack_budget=ONE_OF_TEN)) is guard
+
+
+def test_a_node_of_unknown_rack_among_racked_ones_may_not_be_taken_out() -> None:
+    racks = {name: rack for name, rack in _RACKS.items() if name != "n1"}
+    verdict = first_verdict(DRAIN, situation(racks=racks))
+    assert verdict is not None
+    assert verdict.message == "rack unknown: 0 of 0 nodes out, 0 allowed"
+
+
+def test_a_plan_for_several_nodes_needs_room_for_all_of_them() -> None:
+    both = plan(cordon("n1"), cordon("n2"))
+    two = DisruptionBudget(max_nodes=2, max_percent=100.0, at_least=0)
+    assert _guard(both, situation(fleet_budget=two)) is None
+    assert _guard(both, situation(fleet_budget=ONE_OF_TEN)) is Guard.BUDGET
+    assert _guard(both, situation(fleet_budget=two, leaving=frozenset({"n9"}))) is Guard.BUDGET
+    # They are in different racks: each rack counts only its own.
+    assert _guard(both, situation(fleet_budget=two, racks=_RACKS, rack_budget=ONE_OF_TEN)) is None
+
+
+def test_what_takes_no_node_out_is_not_held_by_a_spent_budget() -> None:
+    nothing = DisruptionBudget(max_nodes=0, max_percent=0.0, at_least=0)
+    assert first_verdict(CAP, situation(fleet_budget=nothing, rack_budget=nothing)) is None
+
+
+def test_the_approver_reads_what_the_plan_takes_from_which_budget() -> None:
+    where = situation(racks=_RACKS, fleet_budget=ONE_OF_TEN, rack_budget=AMPLE)
+    assert budget_line(DRAIN, where) == "fleet: 0 of 10 nodes out, 1 allowed; rack r1: 0 of 5 nodes out, 5 allowed"
+    assert budget_line(CAP, where) == "takes no node out of service"
+
+
+# Order
+
+
+def test_the_guards_speak_in_a_fixed_order_and_each_only_for_itself() -> None:
+    worst = situation(
+        mode=Mode.OBSERVE,
+        basis=Basis.LEARNT,
+        data_age=None,
+        fleet=Fleet(START, nodes("n1", "n2", cordoned={"n1": None, "n2": None})),
+        leases={"node/n1": "run-2"},
+        fleet_budget=DisruptionBudget(max_nodes=0, max_percent=0.0, at_least=0),
+    )
+    asked = plan(cordon("n1"), evict("ns/Job/x", on="n1"))
+    mended: list[tuple[Guard | None, Situation]] = []
+    steps = [
+        {},
+        {"mode": Mode.ACT},
+        {"basis": Basis.RULE},
+        {"data_age": timedelta(0)},
+        {"fleet": Fleet(START, nodes("n1", "n2", cordoned={"n2": None}))},
+        {"leases": {}},
+        {"fleet_budget": AMPLE},
+    ]
+    for change in steps:
+        worst = replace(worst, **change)  # type: ignore[arg-type]
+        mended.append((_guard(asked, worst), worst))
+    assert [guard for guard, _ in mended] == [
+        Guard.MODE,
+        Guard.BASIS,
+        Guard.FRESHNESS,
+        Guard.TARGET,
+        Guard.LEASE,
+        Guard.BUDGET,
+        None,
+    ]
+    assert len(GUARDS) == len(Guard)
+
+
+def test_a_verdict_reads_as_a_sentence_with_what_would_lift_it() -> None:
+    assert str(first_verdict(DRAIN, situation(mode=Mode.OBSERVE))) == (
+        "mode: mode is observe: nothing acts (lifts when mode is set to recommend or act)"
+    )

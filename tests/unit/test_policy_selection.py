@@ -1,0 +1,114 @@
+"""Which playbook answers an incident, and what it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import pytest
+
+from healer.domain.component import Component, ComponentKind
+from healer.domain.finding import FailureMode
+from healer.domain.playbook import ApprovalRule, Expression, Playbook, ResolvesWhen, Scalar
+from healer.errors import Rejected
+from healer.policy.selection import choose_playbook, target_of
+from tests.unit.core_samples import ECC, after, gpu, incident, rack
+
+
+@dataclass(frozen=True)
+class Says:
+    """An expression that gives a value, or cannot be evaluated."""
+
+    value: Scalar | Rejected
+    text: str = ""
+
+    def __call__(self, variables: Mapping[str, object]) -> Scalar:  # noqa: ARG002
+        if isinstance(self.value, Rejected):
+            raise self.value
+        return self.value
+
+
+@dataclass(frozen=True)
+class ParamIsSet:
+    text: str = "params.enabled"
+
+    def __call__(self, variables: Mapping[str, object]) -> Scalar:
+        params = variables["params"]
+        return isinstance(params, Mapping) and params.get("enabled") is True
+
+
+def _playbook(name: str, *, condition: Expression | None = None, mode: FailureMode = ECC) -> Playbook:
+    return Playbook(
+        name=name,
+        description=name,
+        failure_modes=frozenset({mode}),
+        target=ComponentKind.NODE,
+        approval=ApprovalRule(Says(value=True)),
+        steps=(),
+        resolves_when=ResolvesWhen.CONTAINED,
+        digest="",
+        text="",
+        file="",
+        condition=condition,
+    )
+
+
+def _chosen(*playbooks: Playbook, age_s: float = 0.0) -> str | None:
+    chosen = choose_playbook(incident(), playbooks, {"incident": {}, "params": {}}, after(age_s))
+    return None if chosen is None else chosen.name
+
+
+def test_the_first_that_answers_the_failure_mode_is_chosen() -> None:
+    other = _playbook("rack", mode=FailureMode.RACK_POWER_OVER_BUDGET)
+    assert _chosen(other, _playbook("a"), _playbook("b")) == "a"
+
+
+def test_a_failure_mode_that_no_playbook_answers_has_none() -> None:
+    assert _chosen(_playbook("rack", mode=FailureMode.RACK_POWER_OVER_BUDGET)) is None
+    assert _chosen() is None
+
+
+@pytest.mark.parametrize("value", [False, None, "true", 1, 0.0])
+def test_only_a_plain_true_lets_a_condition_match(value: Scalar) -> None:
+    assert _chosen(_playbook("a", condition=Says(value)), _playbook("b", condition=Says(value=True))) == "b"
+
+
+def test_a_condition_sees_the_params_of_its_own_playbook() -> None:
+    off = _playbook("off", condition=ParamIsSet())
+    on = replace(off, name="on", params={"enabled": True})
+    assert _chosen(off, on) == "on"
+
+
+def test_a_condition_that_cannot_be_evaluated_is_an_error_and_not_a_no() -> None:
+    broken = _playbook("a", condition=Says(Rejected("expression", "no such member")))
+    with pytest.raises(Rejected, match="no such member"):
+        _chosen(broken, _playbook("b"))
+
+
+def test_a_playbook_that_waits_is_chosen_once_the_fault_has_lasted() -> None:
+    patient = replace(_playbook("patient"), hold=timedelta(minutes=5))
+    assert _chosen(patient, age_s=299) is None
+    assert _chosen(patient, age_s=300) == "patient"
+    assert _chosen(patient, _playbook("now"), age_s=0) == "now"
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (ComponentKind.GPU, gpu()),
+        (ComponentKind.NODE, Component(ComponentKind.NODE, rack="r1", node="n1")),
+        (ComponentKind.RACK, rack("r1")),
+        (ComponentKind.JOB, Component(ComponentKind.JOB, job="j1")),
+        (ComponentKind.LINK, None),
+        (ComponentKind.POWER_FEED, None),
+        (ComponentKind.SOURCE, None),
+    ],
+)
+def test_the_target_is_what_the_component_belongs_to(kind: ComponentKind, target: Component | None) -> None:
+    assert target_of(incident(gpu()), kind) == target
+
+
+@pytest.mark.parametrize("kind", [ComponentKind.NODE, ComponentKind.RACK, ComponentKind.JOB])
+def test_where_the_telemetry_names_no_owner_there_is_no_target(kind: ComponentKind) -> None:
+    assert target_of(incident(gpu(node=None, rack=None, job=None)), kind) is None
