@@ -68,7 +68,11 @@ def validated(document: Document, model: type[_Model]) -> _Model:
     try:
         return model.model_validate({} if document.content is None else document.content)
     except ValidationError as error:
-        raise InvalidDocument(*(_problem(document, detail, model) for detail in error.errors())) from None
+        details = error.errors()
+        # A list whose items are refused counts as empty: that follows from the items and only misleads.
+        refused = {detail["loc"][:-1] for detail in details}
+        told = [detail for detail in details if not (detail["type"] == "too_short" and detail["loc"] in refused)]
+        raise InvalidDocument(*(_problem(document, detail, model) for detail in told)) from None
 
 
 def _problem(document: Document, detail: ErrorDetails, model: type[BaseModel]) -> Problem:
@@ -88,6 +92,10 @@ def _problem(document: Document, detail: ErrorDetails, model: type[BaseModel]) -
         case "model_type":
             # Not repeated: it may be a secret that stands where its {file: ...} or {env: ...} belongs.
             return document.problem(path, f"is not a section with keys; known: {', '.join(_fields_at(model, path))}")
+        case "enum" | "literal_error":
+            expected = detail["ctx"]["expected"]
+            hint = nearest(str(detail["input"]), re.findall(r"'([^']+)'", expected))
+            return document.problem(path, f"is one of {expected}, not {detail['input']!r}", hint)
         case _:
             text = detail["msg"][0].lower() + detail["msg"][1:]
             plain = not isinstance(detail["input"], dict | list)

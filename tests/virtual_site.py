@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -303,7 +302,8 @@ class Site:
     def tick(self, seconds: float = 10) -> None:
         """Time passes, then every loop of the daemon comes round once, in the order that is hardest on it."""
         self.let_pass(seconds)
-        self.operator.announce()
+        with suppress(Unavailable):  # as the daemon does: a channel that is down holds up nothing else
+            self.operator.announce()
         self.operator.pursue()
         self.operator.turn()
 
@@ -361,7 +361,3 @@ def add_training(cluster: SimulatedCluster, node: str) -> None:
         cluster.add_workload("Job/train", node=node, namespace="training", gpus=1)
     cluster.add_workload("Deployment/prefetch", node=node, namespace="training")
     cluster.add_workload("DaemonSet/dcgm-exporter", node=node, namespace="gpu-operator")
-
-
-def without_playbook(content: Content, name: str) -> Content:
-    return replace(content, playbooks=tuple(playbook for playbook in content.playbooks if playbook.name != name))

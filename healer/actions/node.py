@@ -156,7 +156,7 @@ class Drain:
 
 
 def _settle_departures(workloads: tuple[Workload, ...], ledger: Ledger) -> None:
-    """An eviction whose answer was lost has happened if its workload is gone or going: nothing will ask for it again."""
+    """An eviction whose answer was lost has happened if its workload is gone or going: nothing asks for it again."""
     staying = {workload.uid for workload in workloads if not workload.leaving}
     for record in ledger.standing("evict/"):
         if record.state is EffectState.INTENT and record.key.rpartition("/")[2] not in staying:

@@ -71,7 +71,7 @@ class Cap:
     """power.cap: every GPU of the rack gets the same lower power limit, so that the rack is within its budget."""
 
     name: ClassVar[str] = "power.cap"
-    Arguments: ClassVar[type[Section]] = _CapArguments
+    Arguments: ClassVar[type[_CapArguments]] = _CapArguments
 
     def plan(self, arguments: _CapArguments, target: Component, world: World) -> Proposal:
         rack = _rack(target, world)
@@ -89,10 +89,8 @@ class Cap:
 
     def run(self, arguments: _CapArguments, target: Component, ledger: Ledger) -> Outcome:
         begun = _caps_of(ledger)
-        if begun:
-            # Interrupted: finish with the same limits, so that the ranks of a gang stay alike.
-            for node, cap in begun.items():
-                _set_cap(ledger, node, cap, number=1)
+        if begun and (_finish_change(ledger) or _correct(ledger, arguments.share_of_budget, target)):
+            return RetryAfter(_LOOK_AGAIN, "the limits were set again; waiting for the rack's meter")
         rack = _rack(target, ledger.world)
         if not begun and not rack.gpus:
             return Failed(f"no GPU of rack {rack.name} has a limit that is ours to change")
@@ -156,13 +154,11 @@ class Hold:
             return RetryAfter(_LOOK_AGAIN, f"at {cap_w:.0f} W; waiting for what the last change does")
         if not room.over_budget and (room.binding == 0 or cap_w + room.each_w >= default_w):
             return Done(f"the limit of {cap_w:.0f} W is not needed any more")
+        if not room.over_budget and room.each_w < 0:
+            return RetryAfter(_LOOK_AGAIN, f"at {cap_w:.0f} W; there is no room for more")
         wanted_w = max(float(math.floor(cap_w + room.each_w)), *(cap.lowest_w for cap in caps.values()))
         if abs(wanted_w - cap_w) >= _SMALLEST_CHANGE_W:
-            number = 1 + len([r for r in ledger.records if r.key.startswith("cap/")])
-            for node, cap in caps.items():
-                _set_cap(
-                    ledger, node, replace(cap, cap_w=wanted_w, fallback_w=min(cap.fallback_w, wanted_w)), number=number
-                )
+            _change(ledger, caps, wanted_w)
         return RetryAfter(_LOOK_AGAIN, f"at {wanted_w:.0f} W; {room.binding} GPUs would take more")
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
@@ -202,7 +198,11 @@ def _rack(target: Component, world: World) -> _Rack:
     power_w = float(frame.racks.power_w[-1, row])
     if np.isnan(power_w):
         raise Unavailable(f"rack {target.rack}", "its meter gives no current power")
-    drawn_w = sum(gpu.power_w for members in gpus.values() for gpu in members)
+    # Of the meter's own instant where the telemetry has it: while the load rises, what the agents read a moment later
+    # would leave too little for the rest of the rack, and the cap would be too high.
+    measured_w = frame.latest(Signal.POWER)[[gpu.rack == target.rack for gpu in frame.gpus.components]]
+    read_w = sum(gpu.power_w for members in gpus.values() for gpu in members)
+    drawn_w = read_w if np.isnan(measured_w).any() else float(measured_w.sum())
     ours = {
         node: tuple(gpu for gpu in members if gpu.limit_w >= gpu.default_w - _TOLERANCE_W)
         for node, members in gpus.items()
@@ -334,6 +334,34 @@ def _set_cap(ledger: Ledger, node: str, cap: _NodeCap, *, number: int) -> None:
         return all(abs(seen.get(gpu, 0.0) - watts) <= _TOLERANCE_W for gpu, watts in cap.limits.items())
 
     ledger.effect(f"cap/{node}/{number}", do=set_limits, happened=holds, found=msgspec.json.encode(cap).decode())
+
+
+def _change(ledger: Ledger, caps: Mapping[str, _NodeCap], wanted_w: float) -> None:
+    number = 1 + len([record for record in ledger.records if record.key.startswith("cap/")])
+    for node, cap in caps.items():
+        changed = replace(cap, cap_w=wanted_w, fallback_w=min(cap.fallback_w, wanted_w))
+        _set_cap(ledger, node, changed, number=number)
+
+
+def _correct(ledger: Ledger, share_of_budget: float, target: Component) -> bool:
+    """Lower the caps by what the meter shows beyond the share; False if they are within the budget, or not known to be.
+
+    The first cap is an estimate from readings that the rising load has overtaken.
+    """
+    frame, row = _measured(target, ledger.world)
+    changed_at, caps = _last_change(ledger), _caps_of(ledger)
+    if changed_at is None or frame.at <= changed_at:
+        return False
+    since_w, budget_w = frame.rack_window(frame.at - changed_at)[:, row], float(frame.racks.budget_w[row])
+    if len(since_w) < 2 or not since_w[-1] > budget_w:  # the first reading may have been taken before the change
+        return False
+    cap_w, lowest_w = max(cap.cap_w for cap in caps.values()), max(cap.lowest_w for cap in caps.values())
+    over_w = float(since_w[-1]) - share_of_budget * budget_w
+    wanted_w = max(float(math.floor(cap_w - over_w / sum(len(cap.gpus) for cap in caps.values()))), lowest_w)
+    if cap_w - wanted_w < _SMALLEST_CHANGE_W:
+        return False
+    _change(ledger, caps, wanted_w)
+    return True
 
 
 def _finish_change(ledger: Ledger) -> bool:

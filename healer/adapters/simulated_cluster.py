@@ -94,6 +94,7 @@ class SimulatedCluster:
         self._budgets: list[Budget] = []
         self._effects: list[Effect] = []
         self._failures: deque[HealerError] = deque()
+        self._lost_answers: deque[HealerError] = deque()
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()
 
@@ -129,7 +130,7 @@ class SimulatedCluster:
             if seen.cordoned:
                 raise Conflict(NAME, f"node {node} is already cordoned by {seen.cordoned_by or 'a person'}")
             self._nodes[node] = replace(seen, cordoned=True, cordoned_by=by)
-            self._effects.append(Effect(now, Verb.CORDON, node, by=by, reason=reason))
+            self._changed(Effect(now, Verb.CORDON, node, by=by, reason=reason))
 
     def uncordon(self, node: str, *, by: str) -> None:
         with self._lock:
@@ -140,8 +141,8 @@ class SimulatedCluster:
             if seen.cordoned_by != by:
                 raise Conflict(NAME, f"node {node} is cordoned by {seen.cordoned_by or 'a person'}, not by {by}")
             self._nodes[node] = replace(seen, cordoned=False, cordoned_by=None)
-            self._effects.append(Effect(now, Verb.UNCORDON, node, by=by))
             self._place_waiting()
+            self._changed(Effect(now, Verb.UNCORDON, node, by=by))
 
     def evict(self, workload: Workload, *, grace: timedelta | None) -> Eviction:
         with self._lock:
@@ -158,7 +159,7 @@ class SimulatedCluster:
             takes = self._termination if grace is None else min(grace, self._termination)
             leaving = _leaving(placed.workload)
             self._placed[workload.uid] = replace(placed, workload=leaving, ends_at=now + takes)
-            self._effects.append(Effect(now, Verb.EVICT, leaving.node, workload=str(leaving)))
+            self._changed(Effect(now, Verb.EVICT, leaving.node, workload=str(leaving)))
             return Eviction(EvictionAnswer.ACCEPTED)
 
     def add_node(self, name: str, *, rack: str | None) -> None:
@@ -216,6 +217,16 @@ class SimulatedCluster:
         """Let healer's next questions fail, each without effect."""
         with self._lock:
             self._failures.extend([error] * times)
+
+    def lose_next_answer(self, error: HealerError) -> None:
+        """Let healer's next change happen, and its answer fail: healer cannot know that it did."""
+        with self._lock:
+            self._lost_answers.append(error)
+
+    def _changed(self, effect: Effect) -> None:
+        self._effects.append(effect)
+        if self._lost_answers:
+            raise self._lost_answers.popleft()
 
     def _begin(self) -> datetime:
         """Every question of healer's comes through here first; returns the time it is asked at."""

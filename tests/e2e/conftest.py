@@ -16,7 +16,7 @@ from healer.sim.slack_clicks import Answer
 from healer.sim.slack_messages import Message
 from tests.controlplane.controlplane import ControlPlane
 from tests.controlplane.kubelet import KubeletPlayer, PlayedNode
-from tests.e2e.line import ON_CALL, DaemonProcess, Exporters, settings
+from tests.e2e.line import ON_CALL, DaemonProcess, Exporters, settings, written
 from tests.e2e.rack import Rack
 from tests.realparts.prometheus import Programs, RunningPrometheus, require
 
@@ -42,7 +42,7 @@ class Line:
             self.folder,
             mode=mode,
             prometheus_url=self.prometheus.url,
-            rack=self.rack.name,
+            node_selector=f"rack={self.rack.name}",
             kubeconfig=self.kubeconfig,
             slack=self.slack,
         )
@@ -50,7 +50,7 @@ class Line:
         wanted["models"]["path"] = str(_made(self.folder / "models"))
         if change is not None:
             change(wanted)
-        daemon = DaemonProcess(self.folder, wanted)
+        daemon = DaemonProcess(written(self.folder, wanted))
         self._started.callback(daemon.close)
         return daemon.start()
 

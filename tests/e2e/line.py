@@ -76,6 +76,13 @@ class Exporters:
         gpus = self._client.get(f"/agents/{node}/power").raise_for_status().json()["gpus"]
         return tuple(gpu["limit_w"] for gpu in gpus)
 
+    def rack_power_w(self, rack: str) -> float:
+        """By the rack's own meter, now."""
+        found = re.search(rf'^rack_power_watts{{rack="{rack}"}} (\S+)$', self.page("/racks/metrics"), re.MULTILINE)
+        if found is None:
+            raise AssertionError(f"no meter shows {rack}")
+        return float(found[1])
+
     def page(self, path: str) -> str:
         return self._client.get(path).raise_for_status().text
 
@@ -88,10 +95,8 @@ class Exporters:
 class DaemonProcess:
     """`healer run` with one configuration, started as often as a test wants."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
-        self._folder = folder
-        self.config = folder / "config.yaml"
-        self.config.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
+    def __init__(self, config: Path) -> None:
+        self.config = config
         self._starts = 0
         self._client = httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=10.0)
         self._listens = False
@@ -99,7 +104,7 @@ class DaemonProcess:
     def start(self) -> Self:
         """Returns at once; the first question to it waits until it listens."""
         self._starts += 1
-        folder = self._folder / f"start-{self._starts}"
+        folder = self.config.parent / f"start-{self._starts}"
         folder.mkdir()
         self._program = _start(["run", "--config", str(self.config)], folder)
         self._listens = False
@@ -159,15 +164,21 @@ class DaemonProcess:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self._program.tail()}") from error
 
+    def metric(self, name: str) -> float:
+        """The value of one of the daemon's own metrics that has no labels."""
+        found = re.search(rf"^{name} (\S+)$", self.client.get("/metrics").raise_for_status().text, re.MULTILINE)
+        if found is None:
+            raise AssertionError(f"the daemon has no metric {name}")
+        return float(found[1])
+
     def let_turns_pass(self, count: int) -> None:
         """Waits for whole turns of the loop: what has not happened after them was not going to."""
-        seen: set[str] = set()
-
-        def passed() -> bool:
-            seen.add(str(self.get("/api/v1/nodes")["as_of"]))
-            return len(seen - {"None"}) > count
-
-        self.eventually(passed, what=f"{count} turns have passed", timeout_s=10.0 + 5.0 * count)
+        enough = self.metric("healer_turns_total") + 1 + count  # the one under way may have begun too early to count
+        self.eventually(
+            lambda: self.metric("healer_turns_total") >= enough,
+            what=f"{count} turns have passed",
+            timeout_s=10.0 + 5.0 * count,
+        )
 
     def incidents(self, node: str) -> list[dict[str, Any]]:
         """The memory errors found on the node; what models make of it is another matter."""
@@ -208,11 +219,11 @@ class DaemonProcess:
 
 
 def settings(
-    folder: Path, *, mode: str, prometheus_url: str, rack: str, kubeconfig: Path | None, slack: LocalSlack | None
+    folder: Path, *, mode: str, prometheus_url: str, node_selector: str = "", kubeconfig: Path | None, slack: LocalSlack | None
 ) -> dict[str, Any]:
-    """A deployment at the pace of a test: everything looks each second, and knows only the nodes of one rack."""
+    """The reference deployment at the pace of a test: it looks each second, and may take out every node it knows."""
     (folder / "token").write_text(TOKEN, encoding="utf-8")
-    kubernetes = {"kubeconfig": str(kubeconfig), "node_selector": f"rack={rack}", "rack_label": "rack"}
+    kubernetes = {"kubeconfig": str(kubeconfig), "node_selector": node_selector, "rack_label": "rack"}
     return {
         "mode": mode,
         "telemetry": {
@@ -239,6 +250,13 @@ def settings(
             "tokens": [{"name": "alice", "role": "approver", "token": {"file": str(folder / "token")}}],
         },
     }
+
+
+def written(folder: Path, settings: Mapping[str, object]) -> Path:
+    """The configuration file with these settings."""
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
+    return path
 
 
 def run_healer(*arguments: str, cwd: Path | None = None, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:

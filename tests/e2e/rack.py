@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kubernetes.client import ApiClient, CoreV1Api
+from kubernetes.client import ApiClient, AppsV1Api, CoreV1Api
 
 from tests.controlplane import fleet
 from tests.controlplane.controlplane import ControlPlane
@@ -50,6 +50,10 @@ class Rack:
         fleet.create_daemon_set(self._admin, self.namespace, app, shape=shape)
         self._started(app, count=len(self.nodes))
 
+    def remove(self, app: str) -> None:
+        """The Deployment, and with it its pods."""
+        AppsV1Api(self._admin).delete_namespaced_deployment(app, self.namespace)
+
     def set_budget(self, name: str, *, app: str, min_available: int) -> None:
         fleet.create_budget(self._control_plane, self.namespace, name, app=app, min_available=min_available)
 
@@ -58,6 +62,13 @@ class Rack:
 
     def pods_on(self, node: str, app: str) -> tuple[PodSeen, ...]:
         return tuple(pod for pod in self.pods(app) if pod.node == node)
+
+    def all_on(self, node: str, app: str) -> tuple[str, ...]:
+        """Also the pods that are ending."""
+        found: Any = self._core.list_namespaced_pod(
+            self.namespace, label_selector=f"app={app}", field_selector=f"spec.nodeName={node}"
+        )
+        return tuple(pod.metadata.name for pod in found.items)
 
     def await_elsewhere(self, app: str, *, count: int, than: str | None = None) -> tuple[PodSeen, ...]:
         """Until that many pods run, and none of them on the node that failed."""

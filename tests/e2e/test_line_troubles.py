@@ -26,6 +26,7 @@ from tests.e2e.relay import Relay
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.kubernetes]
 
+FAILURES = "healer_turn_failures_total"
 HTML = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 28\r\n\r\n<html>Please log in.</html>\n"
 HALF_A_DOCUMENT = b'{"status":"success","data":{"resultType":"vector","result":[{"metric":{"gpu"'
 TRUNCATED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(HALF_A_DOCUMENT)
@@ -156,18 +157,13 @@ def test_while_prometheus_is_away_or_answers_nonsense_nothing_is_concluded(line:
 def _await_unready(daemon: DaemonProcess, reason: str) -> None:
     """Turn after turn fails, for this reason."""
 
-    def failed() -> int:
-        found = re.search(r"^healer_turn_failures_total (\S+)", daemon.client.get("/metrics").text, re.MULTILINE)
-        assert found is not None
-        return int(float(found[1]))
-
     def unready() -> bool:
         answer = daemon.client.get("/-/ready")
         return answer.status_code == 503 and reason in answer.json()["reason"]
 
     daemon.eventually(unready, what=f"the daemon is not ready, because of {reason!r}")
-    before = failed()
-    daemon.eventually(lambda: failed() > before, what="another turn has failed")
+    before = daemon.metric(FAILURES)
+    daemon.eventually(lambda: daemon.metric(FAILURES) > before, what="another turn has failed")
     assert unready()
 
 

@@ -56,10 +56,10 @@ def _refused(folder: Path) -> tuple[int, list[str]]:
 @pytest.mark.parametrize(
     ("sections", "line", "said"),
     [
-        ({"mod": "act"}, 5, "mod: is not a known key (did you mean mode?)"),
+        ({"mod": "act"}, 5, "mod: unknown key (did you mean 'mode'?)"),
         ({"telemetry": "{source: scrape, interval: soon}"}, 2, "telemetry.interval"),
         ({"budgets": "{fleet: {max_nodes: many}}"}, 5, "budgets.fleet.max_nodes"),
-        ({"mode": "[observe"}, 2, "is not YAML"),
+        ({"mode": "[observe"}, 2, "not valid YAML"),
     ],
     ids=["unknown key", "wrong duration", "wrong type", "bad YAML"],
 )
@@ -120,8 +120,7 @@ def test_an_address_in_use_is_one_line(deployment: Path, fleet_url: str) -> None
 
 
 def test_a_second_daemon_on_the_same_database_is_refused_and_the_first_goes_on(deployment: Path) -> None:
-    text = (deployment / "config.yaml").read_text(encoding="utf-8")
-    first = DaemonProcess.of(deployment, text).start()
+    first = DaemonProcess(deployment / "config.yaml").start()
     try:
         first.let_turns_pass(1)
         code, (problem,) = _refused(deployment)

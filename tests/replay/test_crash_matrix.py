@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
 from healer.adapters.simulated_cluster import Verb
@@ -66,7 +65,7 @@ def assert_drained_once(site: Site) -> None:
     assert site.cluster.node(SICK).cordoned_by == run.id
     evicted = [effect.workload for effect in site.cluster.effects if effect.verb is Verb.EVICT]
     assert len(evicted) == len(set(evicted)) == 3
-    assert [effect.verb for effect in site.cluster.effects][0] is Verb.CORDON
+    assert site.cluster.effects[0].verb is Verb.CORDON
     assert sum(effect.verb is Verb.CORDON for effect in site.cluster.effects) == 1
     # A crash between asking and noting it asks the channel twice, about one and the same approval.
     assert set(site.channel.asked) == {approval.id}

@@ -1,0 +1,174 @@
+"""The reference detectors against their scenarios: what exporters say in relative time, through the real window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from healer.content.detectors import Detector, load_detectors
+from healer.documents import read_document
+from healer.domain.component import ComponentKind
+from healer.domain.finding import Findings, Health
+from healer.domain.frame import Frame
+from healer.domain.reading import Column, Reading
+from healer.domain.signal import Signal
+from healer.schema import parse_duration
+from healer.sdk import counter_growth, peers
+from healer.telemetry.identity import TopologyRules
+from healer.telemetry.window import Window
+from tests.unit.core_samples import frame, gpu
+
+ROOT = Path(__file__).parents[2]
+SCENARIOS = Path(__file__).parent / "scenarios"
+START = datetime(2026, 3, 14, 3, 0, 0, tzinfo=UTC)
+_WORDS = ("is", "says", "age")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One component's telemetry over some turns; `table` is the file, `row` the scenario in it."""
+
+    table: Mapping[str, Any]
+    row: Mapping[str, Any]
+
+    def detector(self) -> Detector:
+        name = self.table["detector"]
+        loaded = load_detectors(ROOT / "detectors", settings={name: self.row.get("settings", {})})
+        return next(detector for detector in loaded if detector.name == name)
+
+    def window(self) -> Window:
+        budget = self.row.get("budget_watts", self.table.get("budget_watts"))
+        return Window(TopologyRules(rack_budget_w={} if budget is None else {"default": float(budget)}))
+
+    def readings(self) -> Iterator[tuple[str, Reading, Mapping[str, Any]]]:
+        for moment, turn in self.row["turns"].items():
+            at = START + parse_duration(moment.removeprefix("+"))
+            told_at = at - parse_duration(turn.get("age", "0s"))
+            columns = tuple(
+                Column(
+                    self.table["metrics"][name],
+                    [self.table["labels"]],
+                    np.array([float(value)]),
+                    np.array([told_at.timestamp()]),
+                )
+                for name, value in turn.items()
+                if name not in _WORDS
+            )
+            yield moment, Reading(at, columns), turn
+
+
+def _scenarios() -> list[Any]:
+    rows = []
+    for path in sorted(SCENARIOS.glob("*.yaml")):
+        table: Any = read_document(path).content
+        rows += [pytest.param(Scenario(table, row), id=f"{path.stem}: {row['name']}") for row in table["scenarios"]]
+    return rows
+
+
+def _verdict(findings: Findings) -> tuple[Health, str]:
+    (judgement,) = findings.judgements
+    # A component that no series names has no row, and is unknown by that.
+    health = Health(int(judgement.health[0])) if len(judgement.health) else Health.UNKNOWN
+    reasons = [finding.reason for finding in findings.found]
+    assert [finding.health for finding in findings.found] == ([health] if health > Health.HEALTHY else [])
+    return health, "".join(reasons)
+
+
+@pytest.mark.parametrize("scenario", _scenarios())
+def test_scenario(scenario: Scenario) -> None:
+    detector, window = scenario.detector(), scenario.window()
+    for moment, reading, turn in scenario.readings():
+        health, reason = _verdict(detector.detect(window.add(reading)))
+        assert (moment, health.name.lower()) == (moment, turn["is"])
+        assert turn.get("says", "") in reason
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "detectors").glob("*.py")), ids=lambda path: path.stem)
+def test_every_detector_has_scenarios_of_every_kind(path: Path) -> None:
+    table: Any = read_document(SCENARIOS / f"{path.stem}.yaml").content
+    kinds = {row["name"].partition(" - ")[0] for row in table["scenarios"]}
+    assert {"healthy", "failing", "missing", "flapping", "stale", "look-alike", "exporter restart"} <= kinds
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "detectors").glob("*.py")), ids=lambda path: path.stem)
+def test_a_fleet_without_any_component_is_no_finding(path: Path) -> None:
+    (detector,) = (d for d in load_detectors(ROOT / "detectors", settings={}) if d.name == path.stem)
+    findings = detector.detect(Window(TopologyRules()).add(Reading(START, ())))
+    assert findings.found == ()
+    assert [len(judgement.health) for judgement in findings.judgements] == [0]
+
+
+def _detect(name: str, rules: TopologyRules, *columns: Column) -> Findings:
+    (detector,) = (d for d in load_detectors(ROOT / "detectors", settings={}) if d.name == name)
+    return detector.detect(Window(rules).add(Reading(START, columns)))
+
+
+def test_only_the_gpu_that_fails_is_named_with_what_convinced() -> None:
+    labels = [{"UUID": f"GPU-{i}", "gpu": str(i), "node": "n1"} for i in range(8)]
+    now = np.full(8, START.timestamp())
+    errors = np.array([0, 0, 0, 5, 0, 0, 0, 0], dtype=float)
+    findings = _detect("ecc", TopologyRules(), Column("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", labels, errors, now))
+    (found,) = findings.found
+    assert (found.component.kind, found.component.gpu, found.component.node) == (ComponentKind.GPU, "3", "n1")
+    assert found.score == 1.0
+    assert [(e.signal, e.value, e.at) for e in found.evidence] == [("gpu_ecc_dbe_volatile_total", 5.0, START)]
+    assert findings.judgements[0].health.tolist() == [0, 0, 0, 2, 0, 0, 0, 0]
+
+
+def test_a_rack_is_measured_against_its_own_budget() -> None:
+    rules = TopologyRules(rack_budget_w={"default": 40_000.0, "r2": 30_000.0})
+    watts, now = np.array([35_000.0, 35_000.0]), np.full(2, START.timestamp())
+    findings = _detect("rack_power", rules, Column("rack_power_watts", [{"rack": "r1"}, {"rack": "r2"}], watts, now))
+    (found,) = findings.found
+    assert found.component.rack == "r2"
+    assert [(e.value, e.unit) for e in found.evidence] == [(35_000.0, "W")]
+
+
+# What detectors share
+
+
+@pytest.mark.parametrize(
+    ("samples", "growth"),
+    [
+        ([5, 5, 5], 0),
+        ([5, 6, 8], 3),
+        ([5, 0, 2], 2),
+        ([5, 3, 4], 1),
+        ([np.nan, 5, 6], 1),
+        ([5, np.nan, 7], 2),
+        ([5, np.nan, np.nan], 0),
+        ([np.nan, np.nan, np.nan], 0),
+        ([5], 0),
+    ],
+    ids=["still", "grows", "reset", "reset to more", "unknown first", "a gap", "silent since", "never known", "one"],
+)
+def test_the_growth_of_a_counter_survives_resets_and_gaps(samples: list[float], growth: float) -> None:
+    assert counter_growth(np.array([samples], dtype=float).T).tolist() == [growth]
+
+
+def test_each_gpu_of_a_window_grows_by_itself() -> None:
+    assert counter_growth(np.array([[0.0, 5.0, np.nan], [1.0, 5.0, 3.0]])).tolist() == [1, 0, 0]
+
+
+def test_peers_are_the_gpus_of_the_same_model() -> None:
+    bare = frame(gpu("A"), gpu("B"), gpu("C"))
+    mixed = Frame(
+        at=bare.at,
+        gpus=type(bare.gpus)(bare.gpus.components, ("H100", "A100", "H100"), bare.gpus.rows),
+        racks=bare.racks,
+        times=bare.times,
+        values={Signal.POWER: np.zeros((1, 3))},
+        age_s=bare.age_s,
+    )
+    groups = peers(mixed)
+    assert groups[0] == groups[2] != groups[1]
+
+
+def test_the_time_of_a_scenario_is_read_as_people_write_it() -> None:
+    assert parse_duration("+6h30s".removeprefix("+")) == timedelta(hours=6, seconds=30)

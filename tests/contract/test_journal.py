@@ -1,0 +1,604 @@
+"""What a journal keeps to: whole documents, one answer, one holder of a lease, one leader, an audit log that tells."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from healer.adapters import schema
+from healer.adapters.sql import SqlJournal, audit_digest, first_broken_link
+from healer.domain.approval import Approval, ApprovalState, Person
+from healer.domain.component import Component, ComponentKind
+from healer.domain.finding import Basis, Evidence, FailureMode, Health
+from healer.domain.incident import Incident, IncidentState
+from healer.domain.plan import Effect, PlannedStep
+from healer.domain.playbook import OnFailure
+from healer.domain.run import EffectRecord, EffectState, RunState
+from healer.domain.verdict import Guard, Verdict
+from healer.errors import Conflict, Fenced, NotFound, Unavailable
+from healer.ports import Journal
+from tests.journal_samples import NOW, incident_of, plan_of, run_of
+
+TTL = timedelta(seconds=20)
+ALICE, BOB = Person("slack:U024BE7LH", "alice"), Person("token:bob")
+ARGUMENTS = {"grace": "30s", "at_once": 5, "share": 0.5, "force": False, "x": None}
+STEP = PlannedStep("evacuate", "node.drain", ARGUMENTS, TTL)
+
+
+def url_of(folder: Path) -> str:
+    return f"sqlite:///{folder / 'journal.db'}"
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return url_of(tmp_path)
+
+
+@pytest.fixture
+def journal(url: str) -> Iterator[SqlJournal]:
+    made = SqlJournal(url)
+    made.lead("test", NOW, TTL)
+    yield made
+    made.close()
+
+
+def approval_of(key: str = "apr-1", *, state: ApprovalState = ApprovalState.PENDING) -> Approval:
+    plan = plan_of(STEP, effects=(Effect("cordon", "n1", takes_out="n1"),))
+    return Approval(key, "inc-1", plan, plan.digest, state, NOW, NOW + timedelta(minutes=30))
+
+
+def fill(journal: Journal, *approvals: Approval) -> None:
+    with journal.transaction() as write:
+        write.save_incident(incident_of())
+        for approval in approvals:
+            write.add_approval(approval)
+
+
+# Documents
+
+
+def rich_incident() -> Incident:
+    component = Component(ComponentKind.GPU, rack="r1", node="n1", gpu="3:1", uuid="GPU-ä", job="llm", link=None)
+    return replace(
+        incident_of(component=component, basis=Basis.LEARNT),
+        failure_mode=FailureMode.GPU_ANOMALY,
+        state=IncidentState.VERIFYING,
+        health=Health.DEGRADED,
+        score=0.25,
+        reasons=("1 500 W — über dem Budget", "second\nline"),
+        evidence=(Evidence("gpu_power_watts", None, "W", NOW, "unknown"), Evidence("x", 1e-300, "", NOW)),
+        healthy_since=NOW + timedelta(microseconds=1),
+        resolved_at=NOW.astimezone(timezone(timedelta(hours=5, minutes=30))),
+        plan=plan_of(replace(STEP, on_failure=OnFailure.KEEP), effects=(Effect("evict", "a/b", "x; y", "n1"),)),
+        verdict=Verdict(Guard.BUDGET, "2 of 2", "one returns"),
+        approval_id="apr-1",
+        run_id="run-1",
+        story="said \"no\" to 'that'",
+    )
+
+
+def test_every_document_comes_back_as_it_was_written(journal: SqlJournal) -> None:
+    incident = rich_incident()
+    approval = replace(
+        approval_of(), decided_at=NOW, decided_by=ALICE, reason="ok ✓", announced=True, announced_as="m1", closed=True
+    )
+    run = replace(run_of(plan_of(STEP)), position=-1, cause="c", detail="d", ended_at=NOW, state=RunState.CANCELLED)
+    effect = EffectRecord("run-1", "evacuate", "evict/a/b/uid", EffectState.DONE, NOW, NOW, '{"limit_w": 1}', "gone")
+    with journal.transaction() as write:
+        write.save_incident(incident)
+        write.add_approval(approval)
+        write.add_run(run, [])
+        write.save_effect(effect)
+    assert journal.incident("inc-1") == incident
+    assert journal.incidents() == (incident,)
+    assert journal.approval("apr-1") == approval
+    assert journal.approvals() == (approval,)
+    assert journal.run("run-1") == run
+    assert journal.runs() == (run,)
+    assert journal.effects("run-1") == (effect,)
+
+
+def test_another_process_reads_what_one_has_written(journal: SqlJournal, url: str) -> None:
+    fill(journal, approval_of())
+    reader = SqlJournal(url)
+    assert reader.incident("inc-1") == incident_of()
+    with pytest.raises(Fenced), reader.transaction():
+        pass
+    reader.close()
+
+
+def test_what_is_not_there_is_not_found(journal: SqlJournal) -> None:
+    for ask in (journal.incident, journal.approval, journal.run):
+        with pytest.raises(NotFound, match="nothing-like-this"):
+            ask("nothing-like-this")
+    assert journal.effects("nothing-like-this") == ()
+    with pytest.raises(NotFound), journal.transaction() as write:
+        write.change_approval("nothing-like-this", lambda approval: approval)
+
+
+@pytest.mark.parametrize(
+    ("state", "persists", "live"),
+    [
+        (IncidentState.OPEN, True, True),
+        (IncidentState.VERIFYING, True, True),
+        (IncidentState.RESOLVED, True, True),
+        (IncidentState.RESOLVED, False, False),
+        (IncidentState.ESCALATED, True, True),
+        (IncidentState.ESCALATED, False, False),
+    ],
+)
+def test_an_incident_is_live_until_it_has_ended_and_its_finding_is_gone(
+    journal: SqlJournal, *, state: IncidentState, persists: bool, live: bool
+) -> None:
+    with journal.transaction() as write:
+        write.save_incident(replace(incident_of(), state=state, persists=persists))
+    assert len(journal.incidents(open_only=True)) == live
+    assert len(journal.incidents()) == 1
+
+
+@pytest.mark.parametrize("state", list(ApprovalState))
+@pytest.mark.parametrize("closed", [True, False])
+def test_an_approval_is_live_until_it_is_closed_in_the_channel(
+    journal: SqlJournal, *, state: ApprovalState, closed: bool
+) -> None:
+    fill(journal, replace(approval_of(state=state), closed=closed))
+    assert len(journal.approvals(open_only=True)) == (state is ApprovalState.PENDING or not closed)
+
+
+@pytest.mark.parametrize("state", list(RunState))
+def test_a_run_is_live_until_it_has_ended(journal: SqlJournal, state: RunState) -> None:
+    fill(journal)
+    with journal.transaction() as write:
+        write.add_run(run_of(plan_of(STEP), state=state), [])
+    assert len(journal.runs(active_only=True)) == (state in {RunState.RUNNING, RunState.UNDOING})
+
+
+def test_the_newest_comes_first_and_no_more_than_asked_for(journal: SqlJournal) -> None:
+    with journal.transaction() as write:
+        for hour in (2, 0, 1):
+            write.save_incident(replace(incident_of(f"inc-{hour}"), opened_at=NOW + timedelta(hours=hour)))
+    assert [incident.id for incident in journal.incidents()] == ["inc-2", "inc-1", "inc-0"]
+    assert [incident.id for incident in journal.incidents(limit=2)] == ["inc-2", "inc-1"]
+
+
+def test_effects_stay_in_the_order_of_their_intents(journal: SqlJournal) -> None:
+    fill(journal)
+    first, second = (EffectRecord("run-1", "s", key, EffectState.INTENT, NOW) for key in ("b", "a"))
+    with journal.transaction() as write:
+        write.add_run(run_of(plan_of(STEP)), [])
+        for record in (first, second, replace(first, state=EffectState.DONE)):
+            write.save_effect(record)
+    assert [(r.key, r.state) for r in journal.effects("run-1")] == [("b", EffectState.DONE), ("a", EffectState.INTENT)]
+
+
+# Transactions
+
+
+def test_a_transaction_that_fails_leaves_nothing(journal: SqlJournal) -> None:
+    def interrupted() -> None:
+        with journal.transaction() as write:
+            write.save_incident(incident_of())
+            write.add_approval(approval_of())
+            write.add_run(run_of(plan_of(STEP)), ["node/n1"])
+            write.audit(NOW, "healer", "run.started", "run-1")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
+    assert journal.incidents() == ()
+    assert journal.approvals() == ()
+    assert journal.runs() == ()
+    assert journal.leases() == {}
+    assert journal.audit_log() == ()
+
+
+def test_what_belongs_to_no_incident_is_not_written(journal: SqlJournal) -> None:
+    with pytest.raises(Unavailable, match="FOREIGN KEY"), journal.transaction() as write:
+        write.add_approval(approval_of())
+    assert journal.approvals() == ()
+
+
+def test_changes_of_one_approval_by_many_do_not_overwrite_each_other(journal: SqlJournal) -> None:
+    fill(journal, approval_of())
+
+    def append(letter: str) -> None:
+        for _ in range(5):
+            with journal.transaction() as write:
+                write.change_approval("apr-1", lambda current: replace(current, reason=current.reason + letter))
+
+    in_threads(lambda number: append("abcd"[number]), 4)
+    assert sorted(journal.approval("apr-1").reason) == sorted("abcd" * 5)
+
+
+# A person's answer
+
+
+@pytest.mark.parametrize(("approve", "state"), [(True, ApprovalState.APPROVED), (False, ApprovalState.DENIED)])
+def test_an_answer_is_kept_with_its_line_in_the_audit_log(
+    journal: SqlJournal, *, approve: bool, state: ApprovalState
+) -> None:
+    fill(journal, approval_of())
+    decided = journal.decide("apr-1", ALICE, NOW, approve=approve, reason="seen on the BMC")
+    assert decided == journal.approval("apr-1")
+    assert (decided.state, decided.decided_by, decided.decided_at) == (state, ALICE, NOW)
+    (line,) = journal.audit_log()
+    assert (line.actor, line.action, line.subject) == (ALICE.id, f"approval.{state}", "apr-1")
+    assert line.reason == "seen on the BMC"
+    assert approval_of().digest in line.detail
+
+
+@pytest.mark.parametrize("state", [state for state in ApprovalState if state is not ApprovalState.PENDING])
+def test_what_is_not_pending_is_not_answered_any_more(journal: SqlJournal, state: ApprovalState) -> None:
+    fill(journal, replace(approval_of(state=state), decided_by=BOB))
+    with pytest.raises(Conflict, match=f"already {state} by token:bob"):
+        journal.decide("apr-1", ALICE, NOW, approve=True, reason="")
+    assert journal.approval("apr-1").state is state
+    assert journal.audit_log() == ()
+
+
+def test_an_answer_at_the_instant_of_its_expiry_is_late(journal: SqlJournal) -> None:
+    fill(journal, approval_of())
+    with pytest.raises(Conflict, match="expired at 2026-03-01T03:30:00Z"):
+        journal.decide("apr-1", ALICE, NOW + timedelta(minutes=30), approve=True, reason="")
+    just_in_time = NOW + timedelta(minutes=30, microseconds=-1)
+    assert journal.decide("apr-1", ALICE, just_in_time, approve=True, reason="").state is ApprovalState.APPROVED
+
+
+def test_of_many_who_answer_at_once_exactly_one_counts(journal: SqlJournal) -> None:
+    fill(journal, approval_of())
+    lost: list[str] = []
+    won: list[str] = []
+
+    def answer(number: int) -> None:
+        person = Person(f"token:{number}")
+        try:
+            journal.decide("apr-1", person, NOW, approve=number % 2 == 0, reason="")
+        except Conflict:
+            lost.append(person.id)
+        else:
+            won.append(person.id)
+
+    in_threads(answer, 8)
+    assert len(won) == 1
+    assert len(lost) == 7
+    decided = journal.approval("apr-1")
+    assert decided.decided_by == Person(won[0])
+    assert [line.actor for line in journal.audit_log()] == won
+
+
+def test_a_cancellation_survives_what_the_executor_writes(journal: SqlJournal) -> None:
+    fill(journal)
+    run = run_of(plan_of(STEP))
+    with journal.transaction() as write:
+        write.add_run(run, [])
+    journal.request_cancel("run-1", ALICE, NOW, "not now")
+    with journal.transaction() as write:
+        write.save_run(replace(run, position=1))  # by a look that began before the request
+    kept = journal.run("run-1")
+    assert (kept.position, kept.cancelled_by) == (1, "alice (slack:U024BE7LH): not now")
+    assert journal.runs(active_only=True) == (kept,)
+    assert [line.action for line in journal.audit_log()] == ["run.cancel"]
+
+
+def test_a_run_that_has_ended_is_not_cancelled(journal: SqlJournal) -> None:
+    fill(journal)
+    with journal.transaction() as write:
+        write.add_run(run_of(plan_of(STEP), state=RunState.SUCCEEDED), [])
+    with pytest.raises(Conflict, match="has ended: succeeded"):
+        journal.request_cancel("run-1", ALICE, NOW, "too late")
+    assert journal.run("run-1").cancelled_by == ""
+    assert journal.audit_log() == ()
+
+
+# Leases
+
+
+def test_a_lease_has_one_holder_until_its_run_ends(journal: SqlJournal) -> None:
+    fill(journal)
+    first, second = run_of(plan_of(STEP)), run_of(plan_of(STEP), "run-2")
+    with journal.transaction() as write:
+        write.add_run(first, ["node/n1", "node/n2"])
+    with pytest.raises(Conflict, match="node/n2 is held by run-1"), journal.transaction() as write:
+        write.add_run(second, ["node/n3", "node/n2"])
+    assert journal.leases() == {"node/n1": "run-1", "node/n2": "run-1"}
+    assert [run.id for run in journal.runs()] == ["run-1"]
+    with journal.transaction() as write:
+        write.save_run(replace(first, state=RunState.UNDOING))
+    assert len(journal.leases()) == 2
+    with journal.transaction() as write:
+        write.save_run(replace(first, state=RunState.FAILED))
+    assert journal.leases() == {}
+    with journal.transaction() as write:
+        write.add_run(second, ["node/n2"])
+    assert journal.leases() == {"node/n2": "run-2"}
+
+
+# One leader
+
+_HOLDER = """
+import sys, time
+from datetime import UTC, datetime, timedelta
+from healer.adapters.sql import SqlJournal
+journal = SqlJournal(sys.argv[1])
+print(journal.lead("other", datetime.fromisoformat(sys.argv[2]), timedelta(days=365)), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def other_process(url: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that leads on the same file."""
+    arguments = [sys.executable, "-c", _HOLDER, url, NOW.isoformat()]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_process_is_refused_while_the_first_lives_and_takes_over_at_once_when_it_died(
+    other_process: subprocess.Popen[str], url: str
+) -> None:
+    mine = SqlJournal(url)
+    with pytest.raises(Conflict, match="another healer is running"):
+        mine.lead("mine", NOW + timedelta(hours=1), TTL)
+    with pytest.raises(Fenced), mine.transaction():
+        pass
+    other_process.send_signal(signal.SIGKILL)
+    other_process.wait()
+    assert mine.lead("mine", NOW, TTL) == 2
+    fill(mine)
+    mine.close()
+
+
+def test_a_process_that_has_not_led_writes_nothing(url: str) -> None:
+    journal = SqlJournal(url)
+    with pytest.raises(Fenced), journal.transaction():
+        pass
+    with pytest.raises(Fenced):
+        journal.decide("apr-1", ALICE, NOW, approve=True, reason="")
+    with pytest.raises(Fenced):
+        journal.request_cancel("run-1", ALICE, NOW, "")
+    journal.close()
+
+
+def test_a_leader_that_stays_keeps_its_epoch(journal: SqlJournal) -> None:
+    for minutes in (1, 2, 60):
+        assert journal.lead("test", NOW + timedelta(minutes=minutes), TTL) == 1
+    fill(journal)
+
+
+class WithoutFileLock(SqlJournal):
+    """As on PostgreSQL, where the leader's row alone says who leads."""
+
+    def _lock_sqlite_file(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def rivals(url: str) -> Iterator[tuple[SqlJournal, SqlJournal]]:
+    first, second = WithoutFileLock(url), WithoutFileLock(url)
+    yield first, second
+    first.close()
+    second.close()
+
+
+def test_while_the_leader_is_seen_nobody_else_leads(rivals: tuple[SqlJournal, SqlJournal]) -> None:
+    first, second = rivals
+    assert first.lead("first", NOW, TTL) == 1
+    with pytest.raises(Conflict, match="first leads since epoch 1"):
+        second.lead("second", NOW + TTL, TTL)
+    first.lead("first", NOW + TTL, TTL)
+    with pytest.raises(Conflict):
+        second.lead("second", NOW + 2 * TTL, TTL)
+
+
+def test_a_leader_that_was_paused_cannot_write_any_more(rivals: tuple[SqlJournal, SqlJournal]) -> None:
+    first, second = rivals
+    first.lead("first", NOW, TTL)
+    fill(first, approval_of())
+    later = NOW + TTL + timedelta(microseconds=1)
+    assert second.lead("second", later, TTL) == 2
+    with pytest.raises(Fenced, match="leads in epoch 1, the journal is in epoch 2"), first.transaction():
+        pass
+    with pytest.raises(Fenced):
+        first.decide("apr-1", ALICE, NOW, approve=True, reason="")
+    with second.transaction() as write:
+        write.audit(later, "healer", "still.works", "x")
+
+
+def test_a_leader_that_was_paused_does_not_lead_again_with_what_it_knew(
+    rivals: tuple[SqlJournal, SqlJournal],
+) -> None:
+    first, second = rivals
+    first.lead("first", NOW, TTL)
+    second.lead("second", NOW + 2 * TTL, TTL)
+    with pytest.raises(Fenced):
+        first.lead("first", NOW + 9 * TTL, TTL)  # although the second was not seen for long, too
+    with pytest.raises(Fenced), first.transaction():
+        pass
+
+
+def test_a_namesake_of_the_leader_fences_it(rivals: tuple[SqlJournal, SqlJournal]) -> None:
+    """A container's process always has the same name and number; the one before it may be paused, not dead."""
+    first, second = rivals
+    assert first.lead("healer-0:1", NOW, TTL) == 1
+    assert second.lead("healer-0:1", NOW, TTL) == 2
+    with pytest.raises(Fenced), first.transaction():
+        pass
+
+
+def test_a_takeover_in_the_middle_of_a_transaction_waits_for_its_end(rivals: tuple[SqlJournal, SqlJournal]) -> None:
+    first, second = rivals
+    first.lead("first", NOW, TTL)
+    epochs: list[int] = []
+    taking_over = threading.Thread(target=lambda: epochs.append(second.lead("second", NOW + 2 * TTL, TTL)))
+    with first.transaction() as write:
+        taking_over.start()
+        write.save_incident(incident_of())
+        assert epochs == []
+    taking_over.join()
+    assert epochs == [2]
+    assert second.incident("inc-1") == incident_of()
+
+
+# The audit log
+
+
+def audited(journal: SqlJournal, count: int = 5) -> None:
+    with journal.transaction() as write:
+        for number in range(1, count + 1):
+            write.audit(NOW, "healer", f"action-{number}", "run-1", reason="because", detail={"n": number, "at": NOW})
+
+
+def test_an_untouched_audit_log_is_a_chain(journal: SqlJournal) -> None:
+    audited(journal)
+    entries = journal.audit_log()
+    assert [entry.number for entry in entries] == [1, 2, 3, 4, 5]
+    assert entries[0].detail == '{"at": "2026-03-01 03:00:00+00:00", "n": 1}'
+    assert first_broken_link(entries) is None
+    assert journal.audit_log(after=3) == entries[3:]
+    assert journal.audit_log(limit=2) == entries[:2]
+    assert first_broken_link(entries[3:], entries[2].digest) is None
+
+
+def test_the_chain_holds_whatever_zone_a_time_was_given_in(journal: SqlJournal) -> None:
+    with journal.transaction() as write:
+        write.audit(NOW.astimezone(timezone(timedelta(hours=-7))), "healer", "a", "b")
+    (entry,) = journal.audit_log()
+    assert entry.at == NOW
+    assert first_broken_link((entry,)) is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "found_at"),
+    [
+        pytest.param("UPDATE audit SET reason = 'another' WHERE number = 3", 3, id="a reason"),
+        pytest.param("UPDATE audit SET actor = 'healer2' WHERE number = 3", 3, id="an actor"),
+        pytest.param("UPDATE audit SET at = '2026-03-01 03:00:01.000000' WHERE number = 3", 3, id="a time"),
+        pytest.param("UPDATE audit SET detail = '{}' WHERE number = 1", 1, id="the first one's detail"),
+        pytest.param("UPDATE audit SET digest = previous WHERE number = 5", 5, id="the last one's digest"),
+        pytest.param("DELETE FROM audit WHERE number = 3", 4, id="removal"),
+        pytest.param("DELETE FROM audit WHERE number = 1", 2, id="removal of the first"),
+        pytest.param("UPDATE audit SET number = 6 WHERE number = 5", 6, id="renumbering"),
+        pytest.param(
+            "INSERT INTO audit SELECT 6, at, actor, action, subject, reason, detail, previous, digest FROM audit "
+            "WHERE number = 5",
+            6,
+            id="insertion",
+        ),
+    ],
+)
+def test_tampering_with_the_audit_log_is_found(
+    journal: SqlJournal, tmp_path: Path, statement: str, found_at: int
+) -> None:
+    audited(journal)
+    engine = sa.create_engine(url_of(tmp_path))
+    with engine.begin() as connection:
+        connection.execute(sa.text(statement))
+    engine.dispose()
+    broken = first_broken_link(journal.audit_log())
+    assert broken is not None
+    assert broken.number == found_at
+
+
+@given(st.lists(st.text(), min_size=3, max_size=3), st.lists(st.text(), min_size=3, max_size=3))
+@settings(max_examples=200)
+def test_no_text_can_be_moved_from_one_field_to_the_next(fields: list[str], others: list[str]) -> None:
+    assert (audit_digest(*fields) == audit_digest(*others)) == (fields == others)
+
+
+def test_the_border_between_two_fields_counts() -> None:
+    assert audit_digest("a\x1fb", "c") != audit_digest("a", "b\x1fc")
+
+
+def test_lines_of_many_threads_are_one_chain(journal: SqlJournal) -> None:
+    def write_lines(number: int) -> None:
+        for _ in range(5):
+            with journal.transaction() as write:
+                write.audit(NOW, f"thread-{number}", "did", "something")
+
+    in_threads(write_lines, 6)
+    entries = journal.audit_log()
+    assert len(entries) == 30
+    assert first_broken_link(entries) is None
+
+
+# The database
+
+
+def test_a_database_from_nothing_is_brought_to_this_release_and_stays_there(tmp_path: Path) -> None:
+    for _ in range(3):
+        journal = SqlJournal(url_of(tmp_path))
+        journal.lead("test", NOW, TTL)
+        with journal.transaction() as write:
+            write.audit(NOW, "healer", "opened", "journal")
+        journal.close()
+    reader = SqlJournal(url_of(tmp_path))
+    assert len(reader.audit_log()) == 3
+    reader.close()
+
+
+def test_the_migrations_make_exactly_the_tables_that_the_code_uses(journal: SqlJournal, tmp_path: Path) -> None:
+    assert journal.audit_log() == ()
+    engine = sa.create_engine(url_of(tmp_path))
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda folder: f"sqlite:///{folder / 'no' / 'such' / 'folder' / 'j.db'}", id="no folder"),
+        pytest.param(lambda folder: f"sqlite:///{folder}", id="a folder"),
+        pytest.param(lambda _folder: "postgresql+nodriver://u:hunter2@127.0.0.1:1/x", id="no driver"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_named_without_its_password(tmp_path: Path, make: object) -> None:
+    assert callable(make)
+    with pytest.raises(Unavailable, match=r"see state\.url") as caught:
+        SqlJournal(make(tmp_path))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "journal.db").write_text("not a database, but long enough to be looked at as one" * 40)
+    with pytest.raises(Unavailable, match="not a database"):
+        SqlJournal(url_of(tmp_path))
+    assert (tmp_path / "journal.db").read_text().startswith("not a database")
+
+
+def in_threads(body: object, count: int) -> None:
+    """Run `body(number)` in `count` threads at once; an error in any of them is raised here."""
+    assert callable(body)
+    start = threading.Barrier(count)
+    errors: list[BaseException] = []
+
+    def run(number: int) -> None:
+        start.wait()
+        try:
+            body(number)
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,125 @@
+"""The backtest: last month's telemetry through today's content, with nothing that acts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from healer.config import Config
+from healer.domain.reading import Reading
+from healer.domain.verdict import Mode
+from healer.errors import Unavailable
+from healer.runtime.backtest import Report, backtest
+from healer.sim.faults import Fault, FaultKind
+from healer.sim.fleet import SimulatedFleet
+from tests.virtual_site import START, FleetTelemetry, site_config, site_content
+
+STEP = timedelta(seconds=10)
+MINUTES_5 = timedelta(minutes=5)
+COMPONENT = {"kind", "rack", "node", "gpu", "uuid", "job", "link"}
+FAULTS = (
+    Fault(FaultKind.UNCORRECTABLE_ECC, 60, node="gpu-002", gpu=1),
+    Fault(FaultKind.LOAD_SURGE, 120, rack="rack-2", duration_s=60),
+)
+
+
+class SimulatedHistory:
+    """Implements `healer.ports.TelemetryHistory` over a fleet that lives again for every replay."""
+
+    def __init__(self, *faults: Fault) -> None:
+        self._faults = faults
+
+    def replay(self, start: datetime, end: datetime, step: timedelta) -> Iterator[Reading]:
+        fleet = SimulatedFleet(racks=2, nodes=4, gpus=2, seed=3, faults=self._faults)
+        telemetry = FleetTelemetry(fleet)
+        at = start
+        while at <= end:
+            yield replace(telemetry.read(at), warnings=("a store was not asked",) if at == start else ())
+            fleet.advance(step.total_seconds())
+            at += step
+        limits = fleet.read("gpu-004").state.limit_w.tolist()
+        assert limits == [700.0, 700.0]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return site_config(tmp_path, budget_w=3300.0)
+
+
+def replayed(config: Config, *faults: Fault, end: datetime = START + MINUTES_5) -> Report:
+    content = site_content(config.model_dump_json(include={"detectors", "models", "playbooks"}))
+    seen: list[datetime] = []
+    history = SimulatedHistory(*faults)
+    report = backtest(config, content, history, start=START, end=end, step=STEP, progress=seen.append)
+    assert seen == sorted(seen)
+    assert len(seen) == report.stats.ticks
+    return report
+
+
+def test_the_report_has_the_keys_that_are_contracted(config: Config) -> None:
+    report = json.loads(msgspec.json.encode(replayed(config, *FAULTS)))
+    assert report["window"] == {"start": "2026-03-01T00:00:00Z", "end": "2026-03-01T00:05:00Z", "step": "10s"}
+    assert {"samples", "gpus", "ticks", "wall_s"} <= report["stats"].keys()
+    assert (report["stats"]["gpus"], report["stats"]["ticks"]) == (8, 31)
+    assert report["stats"]["warnings"] == ["a store was not asked"]
+    contracted = {"failure_mode", "component", "opened_at", "resolved_at", "severity", "score", "reasons", "evidence"}
+    for incident in report["incidents"]:
+        assert contracted | {"culprit", "plan"} <= incident.keys()
+        assert incident["component"].keys() == COMPONENT
+        assert {"playbook", "effects", "needs_approval", "verdict"} <= incident["plan"].keys()
+
+
+def test_incidents_come_oldest_first_with_what_would_have_been_done(config: Config) -> None:
+    report = json.loads(msgspec.json.encode(replayed(config, *FAULTS)))
+    ecc, power = report["incidents"]
+    assert (ecc["failure_mode"], ecc["component"]["node"], ecc["component"]["gpu"]) == (
+        "GpuUncorrectableEcc",
+        "gpu-002",
+        "1",
+    )
+    assert ecc["opened_at"] == "2026-03-01T00:01:00Z"
+    assert ecc["severity"] == "critical"
+    assert ecc["resolved_at"] is None
+    assert ecc["plan"]["playbook"] == "drain-node"
+    assert ecc["plan"]["needs_approval"] is True
+    assert [effect["verb"] for effect in ecc["plan"]["effects"]] == ["cordon"]
+    assert "mode is observe" in json.dumps(ecc["plan"]["verdict"])
+    assert (power["failure_mode"], power["component"]["rack"]) == ("RackPowerOverBudget", "rack-2")
+    assert power["plan"]["playbook"] == "cap-rack-power"
+    assert power["plan"]["needs_approval"] is False
+    assert "4 GPUs on 2 nodes" in json.dumps(power["plan"]["effects"])
+    assert power["resolved_at"] is not None
+
+
+def test_a_fleet_without_faults_has_no_incidents(config: Config) -> None:
+    assert replayed(config).incidents == []
+
+
+def test_the_same_history_gives_the_same_report(config: Config) -> None:
+    first, second = (replayed(config, *FAULTS) for _ in range(2))
+    assert [incident.id for incident in first.incidents] == [incident.id for incident in second.incidents]
+    assert first.incidents == second.incidents
+
+
+def test_it_observes_also_where_the_configuration_acts(config: Config) -> None:
+    assert config.mode is Mode.ACT
+    report = replayed(config, *FAULTS)
+    assert {incident.state for incident in report.incidents} <= {"open", "resolved"}
+    assert all(incident.run_id is None and incident.approval_id is None for incident in report.incidents)
+
+
+def test_a_history_that_cannot_be_had_is_told(config: Config) -> None:
+    class Gone:
+        def replay(self, start: datetime, end: datetime, step: timedelta) -> Iterator[Reading]:
+            yield next(SimulatedHistory().replay(start, end, step))
+            raise Unavailable("prometheus", "timed out")
+
+    content = site_content(config.model_dump_json(include={"detectors", "models", "playbooks"}))
+    with pytest.raises(Unavailable, match="timed out"):
+        backtest(config, content, Gone(), start=START, end=START + MINUTES_5, step=STEP, progress=lambda _at: None)
