@@ -2,10 +2,10 @@
 
     python benchmarks/line.py [--nodes N] [--json]
 
-One GPU after another has a double-bit error; a real Prometheus scrapes it, the daemon asks in Slack, Approve is clicked at
-once, and a real Kubernetes evicts the pods of the node. Nothing waits on purpose but what a deployment waits for too: one
-second between scrapes, one between turns, one between looks at a run. Pods end as soon as they are told to, so that the
-drain is measured and not the work that was on the node.
+One GPU after another has a double-bit error; a real Prometheus scrapes it, the daemon asks in Slack, somebody clicks
+Approve, and a real Kubernetes evicts the pods of the node. Every wait in it is one that a deployment has too: a second
+between scrapes, between turns, and between looks at a run. Pods end as soon as they are told to, so that the drain is
+measured and not the work that was on the node.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _report(drains: Sequence[Drain], memory: Memory, *, as_json: bool) -> None:
     resolved = [drain.resolved_s for drain in drains]
     if not as_json:
         gpus = RACKS * Exporters.NODES_PER_RACK * GPUS_PER_NODE
-        print(f"{len(drains)} nodes drained of a fleet of {gpus} GPUs, {PODS_PER_NODE} pods each; scrapes and turns each second")
+        print(f"{len(drains)} nodes of a fleet of {gpus} GPUs drained; {PODS_PER_NODE} pods each, scrape and turn 1 s")
         print(f"{'':40}{'median':>8}{'fastest':>9}{'slowest':>9}")
         for name, values in (
             ("error on /metrics to Slack message, s", asked),

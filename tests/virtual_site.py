@@ -108,6 +108,7 @@ class FleetPower:
 
     Attributes:
         silent: nodes whose agent does not answer.
+        refused: nodes whose agent says no to every change.
         asked: every change that was asked for, as (node, watts by GPU); an empty mapping for a restore.
     """
 
@@ -115,6 +116,7 @@ class FleetPower:
         self.fleet = fleet
         self.fuse = Fuse()
         self.silent: set[str] = set()
+        self.refused: set[str] = set()
         self.asked: list[tuple[str, Mapping[int, float]]] = []
         self._lost_answers: list[HealerError] = []
 
@@ -159,6 +161,8 @@ class FleetPower:
             raise Unavailable(f"power agent of {node}", "did not answer")
 
     def _set(self, node: str, limits: list[PowerLimit]) -> None:
+        if node in self.refused:
+            raise Rejected(f"power agent of {node}", "not in this maintenance window")
         try:
             self.fleet.set_power_limits(node, limits)
         except NotFound as error:

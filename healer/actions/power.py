@@ -24,6 +24,7 @@ from healer.domain.plan import Effect
 from healer.domain.run import Done, EffectRecord, EffectState, Failed, Outcome, RetryAfter
 from healer.domain.signal import Signal
 from healer.errors import NotFound, Rejected, Unavailable
+from healer.ports import PowerControl
 from healer.schema import Duration, Section
 
 _LOOK_AGAIN = timedelta(seconds=2)
@@ -89,8 +90,8 @@ class Cap:
 
     def run(self, arguments: _CapArguments, target: Component, ledger: Ledger) -> Outcome:
         begun = _caps_of(ledger)
-        if begun and (_finish_change(ledger) or _correct(ledger, arguments.share_of_budget, target)):
-            return RetryAfter(_LOOK_AGAIN, "the limits were set again; waiting for the rack's meter")
+        if begun and not _finish_change(ledger) and _correct(ledger, arguments.share_of_budget, target):
+            return RetryAfter(_LOOK_AGAIN, "the caps were lowered further; waiting for the rack's meter")
         rack = _rack(target, ledger.world)
         if not begun and not rack.gpus:
             return Failed(f"no GPU of rack {rack.name} has a limit that is ours to change")
@@ -142,7 +143,7 @@ class Hold:
         caps = _caps_of(ledger)
         for node, cap in caps.items():
             # The same limit again changes nothing but its time to live, so it needs no intent of its own.
-            ledger.world.power.set_limits(node, cap.limits, ttl=cap.ttl, fallback_w=cap.fallback_w)
+            _set_present(ledger.world.power, node, cap)
         frame, row = _measured(target, ledger.world)
         cap_w = max(cap.cap_w for cap in caps.values())
         default_w = max(cap.default_w for cap in caps.values())
@@ -326,14 +327,43 @@ def _set_cap(ledger: Ledger, node: str, cap: _NodeCap, *, number: int) -> None:
     power = ledger.world.power
 
     def set_limits() -> str:
-        power.set_limits(node, cap.limits, ttl=cap.ttl, fallback_w=cap.fallback_w)
+        _set_present(power, node, cap)
         return f"{len(cap.gpus)} GPUs at {cap.cap_w:.0f} W"
 
     def holds() -> bool:
         seen = {gpu.gpu: gpu.limit_w for gpu in power.limits(node)}
-        return all(abs(seen.get(gpu, 0.0) - watts) <= _TOLERANCE_W for gpu, watts in cap.limits.items())
+        return all(abs(seen[gpu] - watts) <= _TOLERANCE_W for gpu, watts in cap.limits.items() if gpu in seen)
 
     ledger.effect(f"cap/{node}/{number}", do=set_limits, happened=holds, found=msgspec.json.encode(cap).decode())
+
+
+def _set_present(power: PowerControl, node: str, cap: _NodeCap) -> None:
+    """Set the limits of the node's GPUs; one that has been lost since must not cost the others their cap."""
+    try:
+        power.set_limits(node, cap.limits, ttl=cap.ttl, fallback_w=cap.fallback_w)
+    except Rejected:
+        present = _present(power, node, cap)
+        if len(present) == len(cap.gpus):
+            raise
+        if present:
+            power.set_limits(node, dict.fromkeys(present, cap.cap_w), ttl=cap.ttl, fallback_w=cap.fallback_w)
+
+
+def _restore_present(power: PowerControl, node: str, cap: _NodeCap) -> None:
+    try:
+        power.restore(node, cap.gpus)
+    except Rejected:
+        present = _present(power, node, cap)
+        if len(present) == len(cap.gpus):
+            raise
+        if present:
+            power.restore(node, present)
+
+
+def _present(power: PowerControl, node: str, cap: _NodeCap) -> tuple[int, ...]:
+    """The GPUs of the cap that the agent still reports."""
+    seen = {gpu.gpu for gpu in power.limits(node)}
+    return tuple(gpu for gpu in cap.gpus if gpu in seen)
 
 
 def _change(ledger: Ledger, caps: Mapping[str, _NodeCap], wanted_w: float) -> None:
@@ -385,7 +415,7 @@ def _restore(ledger: Ledger) -> Outcome:
     for node, cap in _caps_of(ledger).items():
 
         def restore(node: str = node, cap: _NodeCap = cap) -> str:
-            ledger.world.power.restore(node, cap.gpus)
+            _restore_present(ledger.world.power, node, cap)
             return f"{len(cap.gpus)} GPUs back at {cap.default_w:.0f} W"
 
         *earlier, newest = [r for r in ledger.standing("cap/", of_any_step=True) if _node(r.key) == node]

@@ -133,16 +133,16 @@ class Book:
 
     def reopen(self, incident: Incident, approval: Approval, why: str) -> None:
         """Void a question that no longer says what would be done; the next turn asks anew."""
-        self.close(approval, ApprovalState.VOID, why)
-        self.open_again(incident, why)
+        if self.close(approval, ApprovalState.VOID, why):
+            self.open_again(incident, why)
 
     def open_again(self, incident: Incident, why: str) -> None:
         """The next turn plans anew."""
         now = self.clock.now()
         self.save(replace(incident, state=IncidentState.OPEN, approval_id=None, changed_at=now, story=why))
 
-    def close(self, approval: Approval, state: ApprovalState, why: str) -> None:
-        """Close a question that nobody has answered; an answer that came in meanwhile stands."""
+    def close(self, approval: Approval, state: ApprovalState, why: str) -> bool:
+        """Close a question that nobody has answered; False if an answer came in meanwhile, which stands."""
         now = self.clock.now()
 
         def closed(current: Approval) -> Approval:
@@ -150,9 +150,13 @@ class Book:
                 raise Conflict("approval", f"{current.id} was {current.state} meanwhile")
             return replace(current, state=state, decided_at=now, reason=why)
 
-        with self.journal.transaction() as write:
-            write.change_approval(approval.id, closed)
-            write.audit(now, "healer", f"approval.{state}", approval.id, reason=why)
+        try:
+            with self.journal.transaction() as write:
+                write.change_approval(approval.id, closed)
+                write.audit(now, "healer", f"approval.{state}", approval.id, reason=why)
+        except Conflict:
+            return False
+        return True
 
     def escalate(self, incident: Incident, why: str) -> None:
         """Nothing more can be done by itself: a person has to look."""

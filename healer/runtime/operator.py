@@ -22,7 +22,7 @@ from healer.domain.plan import Plan
 from healer.domain.playbook import ResolvesWhen
 from healer.domain.reading import Reading
 from healer.domain.run import Done, Failed, RetryAfter, Run, RunState
-from healer.domain.verdict import Guard, Verdict
+from healer.domain.verdict import Guard, Mode, Verdict
 from healer.errors import HealerError, Rejected, Unavailable
 from healer.policy.correlation import correlate
 from healer.policy.guards import budget_line, first_verdict, leases_of
@@ -162,8 +162,8 @@ class Operator:
     def _follow_up(self, incident: Incident, approval: Approval) -> None:
         match approval.state:
             case ApprovalState.PENDING if self.clock.now() >= approval.expires_at:
-                self.book.close(approval, ApprovalState.EXPIRED, "nobody answered in time")
-                self.book.escalate(incident, "nobody answered in time; a person has to look")
+                if self.book.close(approval, ApprovalState.EXPIRED, "nobody answered in time"):
+                    self.book.escalate(incident, "nobody answered in time; a person has to look")
             case ApprovalState.PENDING:
                 pass
             case ApprovalState.EXPIRED:
@@ -196,6 +196,12 @@ class Operator:
             self.book.save(replace(incident, verdict=verdict, story=story), before=incident)
 
     def _carry_on(self, run: Run) -> None:
+        if self.knowledge.rules.mode is Mode.OBSERVE and not run.cancelled_by:
+            # Begun before the mode was changed. Caps fall back to their safe share; undoing waits for a person's word.
+            held = replace(run, detail="held: mode is observe: nothing acts")
+            if held != run:
+                self.book.save_run(held, before=run)
+            return
         for _ in range(_LOOKS_AT_A_TIME):
             due = run.next_look_at <= self.clock.now() or (run.cancelled_by and run.state is RunState.RUNNING)
             if run.state.ended or not due:

@@ -25,7 +25,7 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, Evidence, FailureMode, Health
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.plan import Effect, PlannedStep
-from healer.domain.playbook import OnFailure
+from healer.domain.playbook import OnFailure, Scalar
 from healer.domain.run import EffectRecord, EffectState, RunState
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Conflict, Fenced, NotFound, Unavailable
@@ -34,7 +34,7 @@ from tests.journal_samples import NOW, incident_of, plan_of, run_of
 
 TTL = timedelta(seconds=20)
 ALICE, BOB = Person("slack:U024BE7LH", "alice"), Person("token:bob")
-ARGUMENTS = {"grace": "30s", "at_once": 5, "share": 0.5, "force": False, "x": None}
+ARGUMENTS: dict[str, Scalar] = {"grace": "30s", "at_once": 5, "share": 0.5, "force": False, "x": None}
 STEP = PlannedStep("evacuate", "node.drain", ARGUMENTS, TTL)
 
 

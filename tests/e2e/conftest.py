@@ -1,8 +1,9 @@
-"""Fixtures of the line: its parts are started once, and each test gets a rack of its own with a daemon that knows no other."""
+"""Fixtures of the line: its parts are started once; each test gets a rack of its own and daemons that know no other."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from healer.sim.slack_clicks import Answer
 from healer.sim.slack_messages import Message
 from tests.controlplane.controlplane import ControlPlane
 from tests.controlplane.kubelet import KubeletPlayer, PlayedNode
-from tests.e2e.line import ON_CALL, DaemonProcess, Exporters, settings, written
+from tests.e2e.line import ON_CALL, ROOT, DaemonProcess, Exporters, settings, written
 from tests.e2e.rack import Rack
 from tests.realparts.prometheus import Programs, RunningPrometheus, require
 
@@ -53,6 +54,19 @@ class Line:
         daemon = DaemonProcess(written(self.folder, wanted))
         self._started.callback(daemon.close)
         return daemon.start()
+
+    def own_playbook(self, settings: dict[str, Any], pattern: str, replacement: str) -> None:
+        """Gives the deployment drain-node alone, with this changed."""
+        text = (ROOT / "playbooks" / "drain-node.yaml").read_text(encoding="utf-8")
+        changed = re.sub(pattern, replacement, text)
+        assert changed != text
+        own = _made(self.folder / "playbooks")
+        (own / "drain-node.yaml").write_text(changed, encoding="utf-8")
+        settings["playbooks"] = {"path": str(own)}
+
+    def one_pod_at_a_time(self, settings: dict[str, Any]) -> None:
+        """Leaves time between one eviction and the next: two seconds, from one look at a run to another."""
+        self.own_playbook(settings, r"use: node.drain\n", "use: node.drain\n    with: {at_once: 1}\n")
 
     def break_gpu(self, node: str | None = None) -> None:
         """A double-bit error on the node's first GPU."""
@@ -109,7 +123,7 @@ def kubelets(
     exporters: Exporters,
     control_plane: ControlPlane,
 ) -> Iterator[None]:
-    """The nodes of the simulated fleet, by the same names. They leave with the module, before other tests' pods come."""
+    """The nodes of the simulated fleet, by the same names. They leave with the module: other tests' pods come then."""
     names = [(f"rack-{number}", exporters.nodes_of(f"rack-{number}")) for number in range(1, RACKS + 1)]
     played = [PlayedNode(node, rack=rack) for rack, nodes in names for node in nodes]
     with KubeletPlayer(control_plane, played):
@@ -117,7 +131,7 @@ def kubelets(
 
 
 @pytest.fixture
-def line(
+def line(  # noqa: PLR0917 - pytest fills them in by name
     kubelets: None,  # noqa: ARG001 - the nodes must be there
     control_plane: ControlPlane,
     scraping_prometheus: RunningPrometheus,

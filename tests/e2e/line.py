@@ -219,7 +219,13 @@ class DaemonProcess:
 
 
 def settings(
-    folder: Path, *, mode: str, prometheus_url: str, node_selector: str = "", kubeconfig: Path | None, slack: LocalSlack | None
+    folder: Path,
+    *,
+    mode: str,
+    prometheus_url: str,
+    node_selector: str = "",
+    kubeconfig: Path | None,
+    slack: LocalSlack | None,
 ) -> dict[str, Any]:
     """The reference deployment at the pace of a test: it looks each second, and may take out every node it knows."""
     (folder / "token").write_text(TOKEN, encoding="utf-8")
@@ -236,7 +242,6 @@ def settings(
         "detectors": {
             "path": str(ROOT / "detectors"),
             "clear_after": "3s",
-            "settings": {"rack_power": {"window_s": 4.0}},
         },
         "models": {"path": str(ROOT / "models")},
         "playbooks": {"path": str(ROOT / "playbooks")},

@@ -6,7 +6,6 @@ Whatever comes, the daemon lives, says what is missing, and leaves nothing half 
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ import yaml
 from healer.sim.slack_clicks import Answer, Clicker, block_actions, post_raw, sign, signed
 from healer.sim.slack_messages import Message
 from tests.e2e.conftest import Line
-from tests.e2e.line import ON_CALL, ROOT, DaemonProcess
+from tests.e2e.line import ON_CALL, DaemonProcess
 from tests.e2e.relay import Relay
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.kubernetes]
@@ -105,7 +104,7 @@ def _outcome(answer: Answer) -> str:
 
 def test_a_click_after_the_question_has_expired_changes_nothing(line: Line) -> None:
     line.break_gpu()
-    daemon = line.daemon(change=partial(_expiring_soon, line.folder))
+    daemon = line.daemon(change=partial(_expiring_soon, line))
     line.rack.deploy("train", replicas=2)
     question = line.question(daemon)
     daemon.incident(line.rack.node, state="escalated", story="nobody answered in time")
@@ -116,14 +115,8 @@ def test_a_click_after_the_question_has_expired_changes_nothing(line: Line) -> N
     assert daemon.get("/api/v1/runs")["items"] == []
 
 
-def _expiring_soon(folder: Path, settings: dict[str, Any]) -> None:
-    text = (ROOT / "playbooks" / "drain-node.yaml").read_text(encoding="utf-8")
-    changed = re.sub(r"expires_after: \w+", "expires_after: 2s", text)
-    assert changed != text
-    own = folder / "playbooks"
-    own.mkdir()
-    (own / "drain-node.yaml").write_text(changed, encoding="utf-8")
-    settings["playbooks"] = {"path": str(own)}
+def _expiring_soon(line: Line, settings: dict[str, Any]) -> None:
+    line.own_playbook(settings, r"expires_after: \w+", "expires_after: 2s")
 
 
 def test_while_prometheus_is_away_or_answers_nonsense_nothing_is_concluded(line: Line) -> None:

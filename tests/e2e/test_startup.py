@@ -1,4 +1,4 @@
-"""What can be wrong before anything runs: the daemon says it in a line for each problem, and ends with the right code."""
+"""What can be wrong before anything runs: the daemon says it, a line for each problem, and ends with the right code."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_journal_that_cannot_be_opened_is_one_line(deployment: Path) -> None:
     assert "/no/such/folder/healer.db" in problem
 
 
-def test_an_address_in_use_is_one_line(deployment: Path, fleet_url: str) -> None:
+def test_an_address_in_use_is_one_line(deployment: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         _configure(deployment, http=f"{{listen: '{address}', auth: none}}")

@@ -11,7 +11,7 @@ from healer.domain.approval import ApprovalState
 from healer.domain.incident import IncidentState
 from healer.domain.run import EffectState, RunState
 from healer.sim.faults import Fault, FaultKind
-from tests.virtual_site import Crash, Fuse, Site, add_training
+from tests.virtual_site import ON_CALL, Crash, Fuse, Site, add_training
 
 SICK = "gpu-002"
 MOST_TICKS = 60
@@ -24,10 +24,26 @@ def drain_site(folder: Path, fuse: Fuse) -> Site:
     return site
 
 
+def blocked_site(folder: Path, fuse: Fuse) -> Site:
+    """As `drain_site`, but a disruption budget keeps the training where it is, and then a person cancels the drain."""
+    site = drain_site(folder, fuse)
+    site.cluster.set_budget("all", owner="Job/train", min_available=2, namespace="training")
+    return site
+
+
 def cap_site(folder: Path, fuse: Fuse) -> Site:
     site = Site(folder, nodes=2, budget_w=3300.0, fuse=fuse)
     site.fleet.inject(Fault(FaultKind.LOAD_SURGE, 0, rack="rack-1", duration_s=40))
     return site
+
+
+def on_call(site: Site) -> None:
+    """Approves what is asked, and cancels what gets nowhere."""
+    if site.channel.asked and site.pending():
+        site.answer(approve=True)
+    for run in site.journal.runs(active_only=True):
+        if "training/all" in run.detail and not run.cancelled_by:
+            site.journal.request_cancel(run.id, ON_CALL, site.clock.now(), "it gets nowhere")
 
 
 def lived_through(site: Site, *, seconds: float) -> int:
@@ -36,8 +52,7 @@ def lived_through(site: Site, *, seconds: float) -> int:
     for _ in range(MOST_TICKS):
         try:
             site.tick(seconds)
-            if site.channel.asked and site.pending():
-                site.answer(approve=True)
+            on_call(site)
         except Crash:
             crashes += 1
             site.restart()
@@ -47,18 +62,18 @@ def lived_through(site: Site, *, seconds: float) -> int:
     return crashes
 
 
-def assert_ended_well(site: Site) -> None:
+def assert_ended(site: Site, ends: IncidentState, run_ends: RunState) -> None:
     incident = site.incident()
-    assert incident.state is IncidentState.RESOLVED, incident.story
+    assert incident.state is ends, incident.story
     (run,) = site.journal.runs()
-    assert run.state is RunState.SUCCEEDED, run.cause
+    assert run.state is run_ends, run.cause
     assert site.journal.leases() == {}
     assert first_broken_link(site.journal.audit_log(limit=10_000)) is None
-    assert {effect.state for effect in site.journal.effects(run.id)} <= {EffectState.DONE, EffectState.UNDONE}
+    assert EffectState.INTENT not in {effect.state for effect in site.journal.effects(run.id)}
 
 
 def assert_drained_once(site: Site) -> None:
-    assert_ended_well(site)
+    assert_ended(site, IncidentState.RESOLVED, RunState.SUCCEEDED)
     (approval,) = site.journal.approvals()
     assert approval.state is ApprovalState.APPROVED
     (run,) = site.journal.runs()
@@ -71,8 +86,15 @@ def assert_drained_once(site: Site) -> None:
     assert set(site.channel.asked) == {approval.id}
 
 
+def assert_cancelled_and_back_in_service(site: Site) -> None:
+    assert_ended(site, IncidentState.ESCALATED, RunState.CANCELLED)
+    assert site.cluster.node(SICK).available
+    assert [effect.verb for effect in site.cluster.effects] == [Verb.CORDON, Verb.EVICT, Verb.UNCORDON]
+    assert len(site.journal.approvals()) == 1
+
+
 def assert_capped_and_restored(site: Site) -> None:
-    assert_ended_well(site)
+    assert_ended(site, IncidentState.RESOLVED, RunState.SUCCEEDED)
     assert site.journal.approvals() == ()
     assert site.limits_w() == {700.0}
     assert site.cluster.effects == ()
@@ -81,15 +103,16 @@ def assert_capped_and_restored(site: Site) -> None:
 
 
 def crash_everywhere(
-    folder: Path, make: Callable[[Path, Fuse], Site], check: Callable[[Site], None], *, seconds: float
+    folder: Path, make: Callable[[Path, Fuse], Site], check: Callable[[Site], None], *, seconds: float, since: str = ""
 ) -> list[str]:
-    """Returns the points of the clean pass, at each of which one site's process was killed."""
+    """Returns the points of the clean pass, at each of which, from `since` on, one site's process was killed."""
     (folder / "clean").mkdir()
     with make(folder / "clean", Fuse()) as clean:
         assert lived_through(clean, seconds=seconds) == 0
         check(clean)
     points = clean.fuse.points
-    for number, point in enumerate(points):
+    for number in range(points.index(since) if since else 0, len(points)):
+        point = points[number]
         (folder / str(number)).mkdir()
         with make(folder / str(number), Fuse(number)) as site:
             where = f"killed at point {number} of {len(points)}, {point}"
@@ -104,6 +127,12 @@ def crash_everywhere(
 def test_a_drain_survives_a_crash_at_any_instant(tmp_path: Path) -> None:
     points = crash_everywhere(tmp_path, drain_site, assert_drained_once, seconds=10)
     assert {"before cordon", "after cordon", "before evict", "after evict"} <= set(points)
+
+
+def test_a_drain_that_is_cancelled_is_undone_after_a_crash_at_any_instant(tmp_path: Path) -> None:
+    check = assert_cancelled_and_back_in_service
+    points = crash_everywhere(tmp_path, blocked_site, check, seconds=10, since="after evict")
+    assert {"before uncordon", "after uncordon"} <= set(points)
 
 
 def test_a_power_cap_survives_a_crash_at_any_instant(tmp_path: Path) -> None:

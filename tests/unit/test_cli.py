@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import sqlite3
@@ -154,11 +153,19 @@ def test_every_command_that_works_with_a_deployment_takes_config() -> None:
     assert without == {"demo", "init", "simulate"}
 
 
-def test_healer_alone_explains_itself_and_python_m_healer_is_the_same() -> None:
-    alone = subprocess.run(
-        [sys.executable, "-m", "healer", "--version"], capture_output=True, text=True, check=False, cwd=ROOT
+def test_the_version_is_that_of_the_package(healer: Healer) -> None:
+    assert healer("--version") == Ended(0, f"healer, version {__version__}\n", "")
+
+
+def test_python_m_healer_is_the_same_command() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "healer", "run", "--config", "gone.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
     )
-    assert (alone.returncode, alone.stdout, alone.stderr) == (0, f"healer, version {__version__}\n", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "gone.yaml: no such file\n")
 
 
 # Usage
@@ -254,7 +261,6 @@ def test_check_names_every_mistake_of_a_configuration(healer: Healer, deployment
     where = {key: 1 + next(i for i, line in enumerate(lines) if key in line) for key in ("mode:", "30x", "flor_watts")}
     ended = healer("check", deployment)
     assert ended.code == 2
-    assert [line.rpartition(": ")[0].removeprefix(str(path)) for line in ended.lines] != []
     assert [line.split(" ")[0] + " " + line.split(" ")[1] for line in ended.lines] == [
         f"{path}:{where['mode:']}: mode:",
         f"{path}:{where['30x']}: telemetry.interval:",
@@ -295,7 +301,7 @@ def test_check_names_an_unknown_verb_in_the_file_where_it_stands(healer: Healer,
 
 
 def test_a_configuration_that_is_not_there_ends_with_2_for_every_command(healer: Healer) -> None:
-    for command in (["check"], ["status"], ["audit", "verify"], ["model", "list"], ["run"]):
+    for command in (["check"], ["status"], ["audit", "verify"], ["model", "list"]):
         ended = healer(*command, "--config", "gone.yaml")
         assert (ended.code, ended.lines) == (2, ["gone.yaml: no such file"])
 
@@ -551,12 +557,3 @@ def test_a_run_is_cancelled_by_name_and_reason(
     ended = healer("runs", "cancel", "run-1", "--reason", "wrong node")
     assert (ended.code, ended.out) == (0, "run-1 is being undone\n")
     assert "wrong node" in daemon.journal.run("run-1").cancelled_by
-
-
-def test_a_pipe_that_closes_early_is_no_error() -> None:
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    command = f"{sys.executable} -m healer check {ROOT} | true"
-    ended = subprocess.run(
-        ["/bin/sh", "-c", command], capture_output=True, text=True, check=False, env=environment, cwd=ROOT
-    )
-    assert "Traceback" not in ended.stderr

@@ -219,6 +219,15 @@ def test_a_crash_between_closing_a_question_and_the_incident_s_turn_leaves_nothi
     assert site.incident().state == ends
 
 
+def test_an_answer_that_is_quicker_than_the_voiding_of_its_question_stands(site: Site) -> None:
+    asked_for_drain(site)
+    incident, (question,) = site.incident(), site.pending()
+    site.answer(approve=True)
+    site.operator.book.reopen(incident, question, "the plan changed")
+    assert site.journal.approval(question.id).state is ApprovalState.APPROVED
+    assert site.incident() == incident
+
+
 # Telemetry, guards and channels that fail
 
 
@@ -385,6 +394,20 @@ def test_the_budget_holds_back_the_third_node(tmp_path: Path) -> None:
         assert sum(node.cordoned for node in site.cluster.nodes()) == 2
 
 
+def test_the_rack_s_budget_holds_back_its_second_node(tmp_path: Path) -> None:
+    with Site(tmp_path, racks=2, nodes=4) as site:
+        for node in ("gpu-001", "gpu-002"):
+            break_gpu(site, node=node)
+        site.ticks(2)
+        for approval in site.pending():
+            site.journal.decide(approval.id, ON_CALL, site.clock.now(), approve=True, reason="go")
+        site.ticks(8)
+        assert [node.rack for node in site.cluster.nodes() if node.cordoned] == ["rack-1"]
+        (held,) = (i for i in site.journal.incidents() if i.state is not IncidentState.RESOLVED)
+        assert held.verdict is not None
+        assert held.verdict.message == "rack rack-1: 1 of 2 nodes out, 1 allowed"
+
+
 # A run under way
 
 
@@ -427,6 +450,25 @@ def test_a_drain_that_cannot_finish_keeps_the_faulty_node_out_of_service(site: S
     assert site.journal.leases() == {}
 
 
+def test_a_run_that_was_begun_before_the_mode_became_observe_does_nothing_more(site: Site) -> None:
+    site.cluster.set_budget("all", owner="Job/train", min_available=2, namespace="training")
+    asked_for_drain(site)
+    site.answer(approve=True)
+    site.ticks(2)
+    did = site.cluster.effects
+    site.restart(mode=Mode.OBSERVE)
+    site.cluster.set_budget("all", owner="Job/train", min_available=0, namespace="training")
+    site.let_pass(4000)
+    site.ticks(3)
+    assert site.cluster.effects == did
+    (run,) = site.journal.runs()
+    assert (run.state, run.detail) == (RunState.RUNNING, "held: mode is observe: nothing acts")
+    site.journal.request_cancel(run.id, ON_CALL, site.clock.now(), "put it back")
+    site.ticks(3)
+    assert site.journal.run(run.id).state is RunState.CANCELLED
+    assert site.cluster.node(SICK).available
+
+
 # The rack's power
 
 
@@ -463,3 +505,14 @@ def test_a_node_whose_agent_is_silent_blocks_the_cap(rack: Site) -> None:
     assert rack.incident().state is IncidentState.OPEN
     assert "power agent of gpu-001" in rack.incident().story
     assert rack.power.asked == []
+
+
+def test_in_observe_a_cap_is_not_renewed_and_falls_to_its_safe_share(rack: Site) -> None:
+    rack.fleet.inject(Fault(FaultKind.LOAD_SURGE, 0, rack="rack-1"))
+    rack.ticks(6)
+    asked = len(rack.power.asked)
+    assert asked
+    rack.restart(mode=Mode.OBSERVE)
+    rack.ticks(20)
+    assert len(rack.power.asked) == asked
+    assert max(rack.limits_w()) < 700
