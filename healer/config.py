@@ -64,6 +64,10 @@ class TelemetrySettings(Section):
     prometheus: PrometheusSettings = PrometheusSettings()
     scrape: ScrapeSettings = ScrapeSettings()
 
+    def model_post_init(self, _context: object) -> None:
+        if self.max_age < self.interval:
+            raise ValueError("max_age is shorter than interval: between two turns everything would be unknown")
+
 
 class TopologySettings(Section):
     source: Literal["labels"] = "labels"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from healer.domain.component import Component
+from healer.domain.component import Component, ComponentKind
 from healer.domain.frame import Frame
 from healer.domain.plan import Effect
 from healer.domain.run import EffectRecord, EffectState, Outcome, Run
@@ -173,6 +173,7 @@ class Action(Protocol):
     """One verb. `arguments` is an instance of its `Arguments`; all I/O goes through the world's ports."""
 
     name: ClassVar[str]
+    target: ClassVar[ComponentKind]
 
     @property
     def Arguments(self) -> type[Section]: ...  # noqa: N802

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from healer.actions.base import Ledger, NotNow, Proposal, World
-from healer.domain.component import Component
+from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import Disposition, Workload
 from healer.domain.plan import Effect
 from healer.domain.run import Done, EffectState, Failed, Outcome, RetryAfter
@@ -26,6 +26,7 @@ class Cordon:
     """
 
     name: ClassVar[str] = "node.cordon"
+    target: ClassVar[ComponentKind] = ComponentKind.NODE
 
     class Arguments(Section):
         reason: str = ""
@@ -77,6 +78,7 @@ class Drain:
     """node.drain: every workload that can run elsewhere is evicted, by kubectl drain's rules, and has gone."""
 
     name: ClassVar[str] = "node.drain"
+    target: ClassVar[ComponentKind] = ComponentKind.NODE
 
     class Arguments(Section):
         """Attributes:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from healer.actions.base import Ledger, Proposal, World
-from healer.domain.component import Component
+from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import GpuPower
 from healer.domain.frame import Frame
 from healer.domain.plan import Effect
@@ -72,6 +72,7 @@ class Cap:
     """power.cap: every GPU of the rack gets the same lower power limit, so that the rack is within its budget."""
 
     name: ClassVar[str] = "power.cap"
+    target: ClassVar[ComponentKind] = ComponentKind.RACK
     Arguments: ClassVar[type[_CapArguments]] = _CapArguments
 
     def plan(self, arguments: _CapArguments, target: Component, world: World) -> Proposal:
@@ -124,6 +125,7 @@ class Hold:
     """
 
     name: ClassVar[str] = "power.hold"
+    target: ClassVar[ComponentKind] = ComponentKind.RACK
 
     class Arguments(Section):
         """Attributes:
@@ -173,6 +175,7 @@ class Restore:
     """power.restore: the limits that this run lowered are the device's defaults again, as they were found."""
 
     name: ClassVar[str] = "power.restore"
+    target: ClassVar[ComponentKind] = ComponentKind.RACK
 
     class Arguments(Section):
         pass

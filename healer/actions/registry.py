@@ -28,6 +28,9 @@ def check_playbook(playbook: Playbook, verbs: Verbs) -> tuple[Problem, ...]:
             hint = nearest(step.use, verbs) or f"known: {', '.join(sorted(verbs))}"
             problems.append(document.problem(("steps", i, "use"), f"there is no verb {step.use!r}", hint))
             continue
+        if action.target is not playbook.target:
+            text = f"{step.use} works on a {action.target}, the playbook's target is a {playbook.target}"
+            problems.append(document.problem(("steps", i, "use"), text))
         literal = {name: value for name, value in step.arguments.items() if not callable(value)}
         computed = step.arguments.keys() - literal.keys()
         try:

@@ -28,9 +28,6 @@ from healer.domain.playbook import Scalar
 from healer.domain.signal import Signal
 from healer.errors import InvalidDocument, Problem
 
-# Types beyond those that skops trusts by itself. They restore arrays and numbers, and call nothing.
-_ALLOWED_TYPES: tuple[str, ...] = ("sklearn.covariance._elliptic_envelope.EllipticEnvelope",)
-
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -144,14 +141,14 @@ def _estimator(path: Path, manifest: Manifest) -> Any:
         text = f"was saved by scikit-learn {manifest.scikit_learn}, this is {sklearn.__version__}"
         raise InvalidDocument(Problem(str(path), 0, "", text, "train it again: healer model train"))
     try:
-        unknown = set(skops.io.get_untrusted_types(file=path)) - set(_ALLOWED_TYPES)
+        unknown = set(skops.io.get_untrusted_types(file=path))
     except (zipfile.BadZipFile, KeyError) as error:
         raise InvalidDocument(Problem(str(path), 0, "", f"is not a skops file: {error}")) from error
     if unknown:
         raise InvalidDocument(
             Problem(str(path), 0, "", f"holds types that are not allowed: {', '.join(sorted(unknown))}")
         )
-    return skops.io.load(path, trusted=list(_ALLOWED_TYPES))
+    return skops.io.load(path, trusted=[])
 
 
 def _minor(version: str) -> str:

@@ -175,6 +175,10 @@ class _Reader:
         for name, value in raw.items():
             if isinstance(value, str) and value.startswith("${") and value.endswith("}"):
                 read[name] = self.expression(value[2:-1].strip(), (*path, name))
+            elif isinstance(value, str) and "${" in value:
+                text = f"{value!r} mixes text with an expression"
+                hint = "write the whole value as one: '${\"text \" + incident.reason}'"
+                self.problems.append(self._document.problem((*path, name), text, hint))
             else:
                 read[name] = value
         return read

@@ -112,8 +112,12 @@ class Findings:
 
     def counts(self) -> Mapping[tuple[FailureMode, Health], int]:
         """How many components each mode judged how: for metrics and the console."""
+        worst: dict[tuple[FailureMode, ComponentKind], NDArray[np.int8]] = {}
+        for judged in self.judgements:
+            key = (judged.failure_mode, judged.kind)
+            worst[key] = np.maximum(worst[key], judged.health) if key in worst else judged.health
         return {
-            (judgement.failure_mode, health): int(np.count_nonzero(judgement.health == health))
-            for judgement in self.judgements
+            (mode, health): int(np.count_nonzero(healths == health))
+            for (mode, _), healths in worst.items()
             for health in Health
         }

@@ -34,8 +34,14 @@ def correlate(
         if key not in found:
             where = incident.component
             health = findings.health_of(incident.failure_mode, where.kind, frame.row_of(where))
-            changed.append(_not_found(incident, health, frame.at, clear_after))
+            since = incident.healthy_since if _looked_on(frame, clear_after) else None
+            changed.append(_not_found(replace(incident, healthy_since=since), health, frame.at, clear_after))
     return tuple(incident for incident in changed if incident != live.get(incident.key))
+
+
+def _looked_on(frame: Frame, clear_after: timedelta) -> bool:
+    """Whether the frame before this one is recent: what was healthy before a long silence counts anew."""
+    return len(frame.times) > 1 and -frame.times[-2] <= clear_after.total_seconds()
 
 
 def _recurred(incident: Incident, at: datetime, clear_after: timedelta) -> Incident:

@@ -261,3 +261,10 @@ def _sections(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [model for part in typing.get_args(annotation) for model in _sections(part)]
+
+
+def test_an_age_below_the_interval_is_refused_since_nothing_would_be_current(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("telemetry:\n  interval: 1m\n  max_age: 30s\n")
+    with pytest.raises(InvalidDocument, match=r"config.yaml:1: telemetry: max_age is shorter than interval"):
+        load_config(path)

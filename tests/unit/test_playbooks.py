@@ -267,3 +267,17 @@ def test_the_problems_of_all_playbooks_are_told_together(tmp_path: Path) -> None
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert _load_problems(tmp_path / "gone") == [f"{tmp_path}/gone: playbooks.path: no such folder"]
+
+
+def test_a_verb_that_works_on_something_else_than_the_target_is_told() -> None:
+    problems = _problems(_edited("target: node", "target: rack"))
+    assert problems == [
+        "drain.yaml:17: steps[0].use: node.cordon works on a node, the playbook's target is a rack",
+        "drain.yaml:21: steps[1].use: node.drain works on a node, the playbook's target is a rack",
+    ]
+
+
+def test_text_around_an_expression_is_told_not_taken_literally() -> None:
+    (problem,) = _problems(_edited("'${incident.reason}'", "'because ${incident.reason}'"))
+    assert problem.startswith("drain.yaml:18: steps[0].with.reason: ")
+    assert "mixes text with an expression" in problem

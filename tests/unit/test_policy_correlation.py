@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,11 +29,15 @@ class Life:
 
     def __init__(self, *incidents: Incident) -> None:
         self.incidents = {each.id: each for each in incidents}
+        self._looked_at: float | None = None
 
     def turn(self, seconds: float, findings: Findings, *, gone: bool = False) -> tuple[Incident, ...]:
         present: tuple[Component, ...] = () if gone else (GPU,)
         live = [each for each in self.incidents.values() if not each.state.ended or each.persists]
-        changed = correlate(live, findings, frame(*present, at=after(seconds)), clear_after=CLEAR_AFTER)
+        before = () if self._looked_at is None else (self._looked_at - seconds,)
+        seen = replace(frame(*present, at=after(seconds)), times=np.array([*before, 0.0]))
+        self._looked_at = seconds
+        changed = correlate(live, findings, seen, clear_after=CLEAR_AFTER)
         self.incidents |= {each.id: each for each in changed}
         return changed
 
@@ -187,8 +192,8 @@ def test_flapping_neither_ends_the_incident_nor_opens_another() -> None:
 def test_a_remedy_that_is_running_ends_before_its_incident() -> None:
     life = Life(incident(GPU))
     life.become(IncidentState.REMEDIATING, resolves_when=ResolvesWhen.HEALTHY)
-    life.turn(0, HEALTHY)
-    life.turn(3600, HEALTHY)
+    for seconds in range(0, 3601, 60):
+        life.turn(seconds, HEALTHY)
     assert life.only().state is IncidentState.REMEDIATING
     life.become(IncidentState.VERIFYING, resolves_when=ResolvesWhen.HEALTHY)
     life.turn(3630, HEALTHY)
@@ -324,3 +329,22 @@ def test_whatever_is_seen_an_incident_ends_exactly_after_unbroken_observed_healt
         )
         assert (life.incidents[first].state is IncidentState.RESOLVED) == ended
         assert sum(not each.state.ended for each in life.incidents.values()) <= 1
+
+
+def test_what_was_healthy_before_a_long_silence_of_the_telemetry_counts_anew() -> None:
+    life = Life()
+    life.turn(0, found(finding(GPU)))
+    life.turn(30, HEALTHY)
+    long_after = 30 + 10 * CLEAR_AFTER.total_seconds()
+    life.turn(long_after, HEALTHY)
+    assert life.only().state is IncidentState.OPEN
+    assert life.only().healthy_since == after(long_after)
+
+
+def test_what_was_healthy_before_a_restart_counts_anew() -> None:
+    life = Life()
+    life.turn(0, found(finding(GPU)))
+    life.turn(30, HEALTHY)
+    restarted = Life(*life.incidents.values())
+    restarted.turn(31 + CLEAR_AFTER.total_seconds(), HEALTHY)
+    assert restarted.only().state is IncidentState.OPEN
