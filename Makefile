@@ -30,7 +30,7 @@ demo: $(STAMP) ## See it work: a simulated fleet, two faults, both dealt with (D
 
 .PHONY: test
 test: $(VENV)/.installed-dev ## Run the tests; says what it skipped, and how to bring that
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup
 
 .PHONY: check
 check: $(VENV)/.installed-dev ## ruff, mypy, the direction of imports, and the reference deployment

@@ -125,7 +125,7 @@ def test_while_prometheus_is_away_or_answers_nonsense_nothing_is_concluded(line:
     with Relay(_port(line.prometheus.url)) as relay:
         daemon = line.daemon(mode="observe", change=partial(_through, "prometheus", relay))
         known = daemon.incident(first, state="open", story="observe")
-        assert daemon.get("/-/ready") == {"ready": True, "reason": ""}
+        _await_ready(daemon)
         relay.pull()
         line.break_gpu(second)
         for trouble, reason in (
@@ -142,9 +142,19 @@ def test_while_prometheus_is_away_or_answers_nonsense_nothing_is_concluded(line:
 
         relay.plug_in()
         daemon.incident(second, state="open")
-        assert daemon.get("/-/ready")["ready"] is True
+        _await_ready(daemon)
         (unchanged,) = daemon.incidents(first)
         assert (unchanged["id"], unchanged["state"]) == (known["id"], "open")
+
+
+def _await_ready(daemon: DaemonProcess) -> None:
+    """An incident is written a moment before its turn has ended."""
+
+    def ready() -> bool:
+        answer = daemon.client.get("/-/ready")
+        return answer.status_code == 200 and answer.json() == {"ready": True, "reason": ""}
+
+    daemon.eventually(ready, what="the daemon is ready")
 
 
 def _await_unready(daemon: DaemonProcess, reason: str) -> None:

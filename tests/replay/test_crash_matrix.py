@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from healer.adapters.simulated_cluster import Verb
-from healer.adapters.sql import first_broken_link
+from healer.adapters.sql import SqlJournal, first_broken_link
 from healer.domain.approval import ApprovalState
 from healer.domain.incident import IncidentState
 from healer.domain.run import EffectState, RunState
@@ -106,6 +107,7 @@ def crash_everywhere(
     folder: Path, make: Callable[[Path, Fuse], Site], check: Callable[[Site], None], *, seconds: float, since: str = ""
 ) -> list[str]:
     """Returns the points of the clean pass, at each of which, from `since` on, one site's process was killed."""
+    SqlJournal(f"sqlite:///{folder / 'empty.db'}").close()
     (folder / "clean").mkdir()
     with make(folder / "clean", Fuse()) as clean:
         assert lived_through(clean, seconds=seconds) == 0
@@ -114,6 +116,7 @@ def crash_everywhere(
     for number in range(points.index(since) if since else 0, len(points)):
         point = points[number]
         (folder / str(number)).mkdir()
+        shutil.copy(folder / "empty.db", folder / str(number) / "journal.db")  # quicker than to migrate it anew
         with make(folder / str(number), Fuse(number)) as site:
             where = f"killed at point {number} of {len(points)}, {point}"
             assert lived_through(site, seconds=seconds) == 1, where
