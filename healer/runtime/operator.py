@@ -191,6 +191,8 @@ class Operator:
             self.book.open_again(incident, f"the plan changed after it was approved: {changed}")
         elif verdict is None:
             self.book.start(incident, approval.plan, approval.id)
+        elif self.clock.now() >= approval.expires_at:
+            self.book.escalate(incident, f"approved by {approval.decided_by}, but held until it expired: {verdict}")
         else:
             story = f"approved by {approval.decided_by}, held: {verdict}"
             self.book.save(replace(incident, verdict=verdict, story=story), before=incident)

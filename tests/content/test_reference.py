@@ -13,7 +13,7 @@ from healer.config import load_config
 from healer.content.models import load_code
 from healer.content.playbooks import load_playbooks
 from healer.domain.finding import FailureMode
-from healer.domain.playbook import ResolvesWhen
+from healer.domain.playbook import OnFailure, ResolvesWhen
 from healer.runtime.wiring import Content, load_content
 from healer.telemetry.catalogue import SPELLINGS
 
@@ -68,3 +68,9 @@ def test_check_passes_on_the_reference_deployment() -> None:
     result = CliRunner().invoke(cli, ["check", str(ROOT)])
     assert result.exit_code == 0, result.output
     assert result.output.endswith("\nok\n")
+
+
+def test_a_power_cap_that_fails_falls_back_to_the_safe_share_and_is_not_lifted() -> None:
+    (playbook,) = [p for p in load_playbooks(ROOT / "playbooks", params={}) if p.name == "cap-rack-power"]
+    kept = {step.id for step in playbook.steps if step.on_failure is OnFailure.KEEP}
+    assert kept == {"cap", "hold"}

@@ -247,6 +247,20 @@ def test_while_its_telemetry_is_silent_an_approved_plan_waits(site: Site) -> Non
     assert site.incident().state is IncidentState.RESOLVED
 
 
+def test_an_approved_plan_that_is_held_for_too_long_is_not_started_days_later(site: Site) -> None:
+    asked_for_drain(site)
+    site.telemetry.silent.add(SICK)
+    site.ticks(5)
+    site.answer(approve=True)
+    site.let_pass(31 * 60)
+    site.ticks(2)
+    assert site.incident().state is IncidentState.ESCALATED
+    assert "held until it expired" in site.incident().story
+    site.telemetry.silent.clear()
+    site.ticks(5)
+    assert site.cluster.effects == ()
+
+
 def test_silence_in_the_middle_of_a_drain_stops_it_until_the_telemetry_is_back(site: Site) -> None:
     site.cluster.set_budget("all", owner="Job/train", min_available=2, namespace="training")
     asked_for_drain(site)
