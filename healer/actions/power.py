@@ -7,54 +7,32 @@ falls back to the static safe share, not to the maximum, when nobody renews it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from typing import Annotated, ClassVar
 
-import msgspec
 import numpy as np
 from pydantic import Field
 
 from healer.actions.base import Ledger, Proposal, World
+from healer.actions.caps import (
+    NodeCap,
+    caps_of,
+    change_all,
+    finish_change,
+    last_change,
+    restore_all,
+    set_cap,
+    set_present,
+)
+from healer.actions.rack import RackPower, bounded, lowest_of, measured, rack_power, room_of, share_of
 from healer.domain.component import Component, ComponentKind
-from healer.domain.fleet import GpuPower
-from healer.domain.frame import Frame
 from healer.domain.plan import Effect
-from healer.domain.run import Done, EffectRecord, EffectState, Failed, Outcome, RetryAfter
-from healer.domain.signal import Signal
-from healer.errors import NotFound, Rejected, Unavailable
-from healer.ports import PowerControl
+from healer.domain.run import Done, Failed, Outcome, RetryAfter
 from healer.schema import Duration, Section
 
 _LOOK_AGAIN = timedelta(seconds=2)
-_TOLERANCE_W = 1.0
 _SMALLEST_CHANGE_W = 10.0
-SUPERSEDED = "superseded by a later cap"
-# A GPU this close to its limit would take more if it could: how much more is unknown.
-_AT_THE_LIMIT = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class _Rack:
-    """A rack as the telemetry and its agents see it now. Watts.
-
-    Attributes:
-        overhead_w: what the rack draws beside its GPUs.
-        gpus: node -> its GPUs that nobody else has limited.
-        foreign: GPUs whose limit somebody else lowered; they are left alone.
-    """
-
-    name: str
-    power_w: float
-    budget_w: float
-    overhead_w: float
-    gpus: Mapping[str, tuple[GpuPower, ...]]
-    foreign: tuple[GpuPower, ...]
-
-    @property
-    def all_gpus(self) -> tuple[GpuPower, ...]:
-        return tuple(gpu for gpus in self.gpus.values() for gpu in gpus)
 
 
 class _CapArguments(Section):
@@ -76,10 +54,10 @@ class Cap:
     Arguments: ClassVar[type[_CapArguments]] = _CapArguments
 
     def plan(self, arguments: _CapArguments, target: Component, world: World) -> Proposal:
-        rack = _rack(target, world)
+        rack = rack_power(target, world)
         if not rack.all_gpus:
             return Proposal(blockers=(f"no GPU of rack {rack.name} has a limit that is ours to change",))
-        cap_w = _share(rack, arguments.share_of_budget, world.power_floor_w)
+        cap_w = share_of(rack, arguments.share_of_budget, world.power_floor_w)
         default_w = max(gpu.default_w for gpu in rack.all_gpus)
         detail = f"{len(rack.all_gpus)} GPUs on {len(rack.gpus)} nodes from {default_w:.0f} W to {cap_w:.0f} W each"
         reachable_w = rack.overhead_w + sum(min(gpu.limit_w, cap_w) for gpu in (*rack.all_gpus, *rack.foreign))
@@ -90,22 +68,22 @@ class Cap:
         )
 
     def run(self, arguments: _CapArguments, target: Component, ledger: Ledger) -> Outcome:
-        begun = _caps_of(ledger)
-        if begun and not _finish_change(ledger) and _correct(ledger, arguments.share_of_budget, target):
+        begun = caps_of(ledger)
+        if begun and not finish_change(ledger) and _correct(ledger, arguments.share_of_budget, target):
             return RetryAfter(_LOOK_AGAIN, "the caps were lowered further; waiting for the rack's meter")
-        rack = _rack(target, ledger.world)
+        rack = rack_power(target, ledger.world)
         if not begun and not rack.gpus:
             return Failed(f"no GPU of rack {rack.name} has a limit that is ours to change")
         first = next(iter(begun.values()), None) or _first_cap(rack, arguments, ledger.world.power_floor_w)
         for node, gpus in rack.gpus.items():
             if node not in begun:
-                _set_cap(ledger, node, replace(first, gpus=tuple(gpu.gpu for gpu in gpus)), number=1)
+                set_cap(ledger, node, replace(first, gpus=tuple(gpu.gpu for gpu in gpus)), number=1)
         return Done(f"GPUs of {len(begun.keys() | rack.gpus.keys())} nodes are limited to {first.cap_w:.0f} W")
 
     def verify(self, arguments: _CapArguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         """The rack's own meter has the word, and it must have measured after the cap was set."""
-        frame, row = _measured(target, ledger.world)
-        changed_at = _last_change(ledger)
+        frame, row = measured(target, ledger.world)
+        changed_at = last_change(ledger)
         power_w, budget_w = float(frame.racks.power_w[-1, row]), float(frame.racks.budget_w[row])
         if changed_at is None or frame.at <= changed_at or np.isnan(power_w):
             return RetryAfter(_LOOK_AGAIN, "waiting for the rack's meter")
@@ -114,7 +92,7 @@ class Cap:
         return Done(f"the rack draws {power_w:.0f} W of {budget_w:.0f} W")
 
     def undo(self, arguments: _CapArguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        return _restore(ledger)
+        return restore_all(ledger)
 
 
 class Hold:
@@ -140,17 +118,17 @@ class Hold:
         return Proposal()
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
-        if _finish_change(ledger):
+        if finish_change(ledger):
             return RetryAfter(_LOOK_AGAIN, "finished a change that was interrupted")
-        caps = _caps_of(ledger)
+        caps = caps_of(ledger)
         for node, cap in caps.items():
             # The same limit again changes nothing but its time to live, so it needs no intent of its own.
-            _set_present(ledger.world.power, node, cap)
-        frame, row = _measured(target, ledger.world)
+            set_present(ledger.world.power, node, cap)
+        frame, row = measured(target, ledger.world)
         cap_w = max(cap.cap_w for cap in caps.values())
         default_w = max(cap.default_w for cap in caps.values())
-        since = max(_last_change(ledger) or frame.at, frame.at - arguments.lasting)
-        room = _room(target, frame, row, cap_w=cap_w, share=arguments.share_of_budget, since=since)
+        since = max(last_change(ledger) or frame.at, frame.at - arguments.lasting)
+        room = room_of(target, frame, row, cap_w=cap_w, share=arguments.share_of_budget, since=since)
         if room is None:
             return RetryAfter(_LOOK_AGAIN, f"at {cap_w:.0f} W; the meter or a GPU is unknown")
         if frame.at - since < arguments.lasting and not room.over_budget:
@@ -161,14 +139,14 @@ class Hold:
             return RetryAfter(_LOOK_AGAIN, f"at {cap_w:.0f} W; there is no room for more")
         wanted_w = max(float(math.floor(cap_w + room.each_w)), *(cap.lowest_w for cap in caps.values()))
         if abs(wanted_w - cap_w) >= _SMALLEST_CHANGE_W:
-            _change(ledger, caps, wanted_w)
+            change_all(ledger, caps, wanted_w)
         return RetryAfter(_LOOK_AGAIN, f"at {wanted_w:.0f} W; {room.binding} GPUs would take more")
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         return Done("the caps do not bind")
 
     def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        return _restore(ledger)
+        return restore_all(ledger)
 
 
 class Restore:
@@ -184,7 +162,7 @@ class Restore:
         return Proposal(effects=(Effect("restore power", f"rack {target.rack}", "when the demand fits again"),))
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        return _restore(ledger)
+        return restore_all(ledger)
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         left = ledger.standing("cap/", of_any_step=True)
@@ -194,186 +172,17 @@ class Restore:
         return self.run(arguments, target, ledger)
 
 
-def _rack(target: Component, world: World) -> _Rack:
-    """Raises Unavailable while the meter or an agent does not answer: an unknown part is never left out of the sum."""
-    frame, row = _measured(target, world)
-    nodes = sorted({gpu.node for gpu in frame.gpus.components if gpu.rack == target.rack and gpu.node is not None})
-    gpus = {node: world.power.limits(node) for node in nodes}
-    power_w = float(frame.racks.power_w[-1, row])
-    if np.isnan(power_w):
-        raise Unavailable(f"rack {target.rack}", "its meter gives no current power")
-    # Of the meter's own instant where the telemetry has it: while the load rises, what the agents read a moment later
-    # would leave too little for the rest of the rack, and the cap would be too high.
-    measured_w = frame.latest(Signal.POWER)[[gpu.rack == target.rack for gpu in frame.gpus.components]]
-    read_w = sum(gpu.power_w for members in gpus.values() for gpu in members)
-    drawn_w = read_w if np.isnan(measured_w).any() else float(measured_w.sum())
-    ours = {
-        node: tuple(gpu for gpu in members if gpu.limit_w >= gpu.default_w - _TOLERANCE_W)
-        for node, members in gpus.items()
-    }
-    return _Rack(
-        name=str(target.rack),
-        power_w=power_w,
-        budget_w=float(frame.racks.budget_w[row]),
-        overhead_w=max(0.0, power_w - drawn_w),
-        gpus={node: members for node, members in ours.items() if members},
-        foreign=tuple(
-            gpu for members in gpus.values() for gpu in members if gpu.limit_w < gpu.default_w - _TOLERANCE_W
-        ),
-    )
-
-
-def _measured(target: Component, world: World) -> tuple[Frame, int]:
-    frame = world.frame
-    row = None if frame is None else frame.row_of(target)
-    if frame is None or row is None:
-        # Also right after a start. It is unknown, and a run that holds a cap must not give it up for that.
-        raise Unavailable("telemetry", f"knows nothing of rack {target.rack} yet")
-    if np.isnan(frame.racks.budget_w[row]):
-        raise NotFound("rack", f"rack {target.rack} has no budget; set topology.rack_budget_watts")
-    return frame, row
-
-
-def _share(rack: _Rack, share_of_budget: float, floor_w: float) -> float:
-    """What each GPU may draw, in watts, if all of them draw it at once."""
-    left_w = share_of_budget * rack.budget_w - rack.overhead_w - sum(gpu.limit_w for gpu in rack.foreign)
-    return _bounded(rack, left_w / len(rack.all_gpus), floor_w, at_most=max(gpu.default_w for gpu in rack.all_gpus))
-
-
-def _bounded(rack: _Rack, share_w: float, floor_w: float, *, at_most: float) -> float:
-    lowest = _lowest(rack, floor_w)
-    highest = min([at_most, *(gpu.max_w for gpu in rack.all_gpus)])
-    return min(max(float(math.floor(share_w)), lowest), highest)
-
-
-def _lowest(rack: _Rack, floor_w: float) -> float:
-    """No cap goes below the configured floor, nor below what any of the devices takes."""
-    return max([floor_w, *(gpu.min_w for gpu in rack.all_gpus)])
-
-
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """Attributes:
-    binding: how many GPUs are at their limit and might take more.
-    each_w: what each of those may take more, in watts; negative when the rack must come down.
-    """
-
-    binding: int
-    each_w: float
-    over_budget: bool
-
-
-def _room(target: Component, frame: Frame, row: int, *, cap_w: float, share: float, since: datetime) -> _Room | None:
-    """By the samples after `since`; None while there are none, or anything that counts is unknown."""
-    span = frame.at - since
-    members = np.array([gpu.rack == target.rack for gpu in frame.gpus.components])
-    drawn_w = frame.window(Signal.POWER, span)[:, members]
-    rack_w = frame.rack_window(span)[:, row]
-    budget_w = float(frame.racks.budget_w[row])
-    if span <= timedelta(0) or np.isnan(rack_w).any() or np.isnan(drawn_w).any():
-        return None
-    binding = int(np.count_nonzero(drawn_w.max(axis=0) >= _AT_THE_LIMIT * cap_w))
-    over = float(rack_w[-1]) > budget_w
-    power_w = float(rack_w[-1]) if over else float(rack_w.max())
-    return _Room(binding, (share * budget_w - power_w) / max(1, binding), over)
-
-
-def _first_cap(rack: _Rack, arguments: _CapArguments, floor_w: float) -> _NodeCap:
-    cap_w = _share(rack, arguments.share_of_budget, floor_w)
+def _first_cap(rack: RackPower, arguments: _CapArguments, floor_w: float) -> NodeCap:
+    cap_w = share_of(rack, arguments.share_of_budget, floor_w)
     static_w = arguments.fallback_share * rack.budget_w / len(rack.all_gpus)
-    return _NodeCap(
+    return NodeCap(
         cap_w=cap_w,
-        fallback_w=_bounded(rack, static_w, floor_w, at_most=cap_w),
+        fallback_w=bounded(rack, static_w, floor_w, at_most=cap_w),
         default_w=max(gpu.default_w for gpu in rack.all_gpus),
-        lowest_w=_lowest(rack, floor_w),
+        lowest_w=lowest_of(rack, floor_w),
         ttl_s=arguments.ttl.total_seconds(),
         gpus=(),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _NodeCap:
-    """What one effect on one node set, as the journal keeps it."""
-
-    cap_w: float
-    fallback_w: float
-    default_w: float
-    lowest_w: float
-    ttl_s: float
-    gpus: tuple[int, ...]
-
-    @property
-    def limits(self) -> Mapping[int, float]:
-        return dict.fromkeys(self.gpus, self.cap_w)
-
-    @property
-    def ttl(self) -> timedelta:
-        return timedelta(seconds=self.ttl_s)
-
-
-def _caps_of(ledger: Ledger) -> dict[str, _NodeCap]:
-    """The newest cap of this run on each node."""
-    return {
-        _node(record.key): msgspec.json.decode(record.found, type=_NodeCap)
-        for record in ledger.standing("cap/", of_any_step=True)
-    }
-
-
-def _last_change(ledger: Ledger) -> datetime | None:
-    settled = [
-        record.settled_at for record in ledger.standing("cap/", of_any_step=True) if record.settled_at is not None
-    ]
-    return max(settled, default=None)
-
-
-def _set_cap(ledger: Ledger, node: str, cap: _NodeCap, *, number: int) -> None:
-    power = ledger.world.power
-
-    def set_limits() -> str:
-        _set_present(power, node, cap)
-        return f"{len(cap.gpus)} GPUs at {cap.cap_w:.0f} W"
-
-    def holds() -> bool:
-        seen = {gpu.gpu: gpu.limit_w for gpu in power.limits(node)}
-        return all(abs(seen[gpu] - watts) <= _TOLERANCE_W for gpu, watts in cap.limits.items() if gpu in seen)
-
-    ledger.effect(f"cap/{node}/{number}", do=set_limits, happened=holds, found=msgspec.json.encode(cap).decode())
-
-
-def _set_present(power: PowerControl, node: str, cap: _NodeCap) -> None:
-    """Set the limits of the node's GPUs; one that has been lost since must not cost the others their cap."""
-    try:
-        power.set_limits(node, cap.limits, ttl=cap.ttl, fallback_w=cap.fallback_w)
-    except Rejected:
-        present = _present(power, node, cap)
-        if len(present) == len(cap.gpus):
-            raise
-        if present:
-            power.set_limits(node, dict.fromkeys(present, cap.cap_w), ttl=cap.ttl, fallback_w=cap.fallback_w)
-
-
-def _restore_present(power: PowerControl, node: str, cap: _NodeCap) -> None:
-    try:
-        power.restore(node, cap.gpus)
-    except Rejected:
-        present = _present(power, node, cap)
-        if len(present) == len(cap.gpus):
-            raise
-        if present:
-            power.restore(node, present)
-
-
-def _present(power: PowerControl, node: str, cap: _NodeCap) -> tuple[int, ...]:
-    """The GPUs of the cap that the agent still reports."""
-    seen = {gpu.gpu for gpu in power.limits(node)}
-    return tuple(gpu for gpu in cap.gpus if gpu in seen)
-
-
-def _change(ledger: Ledger, caps: Mapping[str, _NodeCap], wanted_w: float) -> None:
-    number = 1 + len([record for record in ledger.records if record.key.startswith("cap/")])
-    for node, cap in caps.items():
-        changed = replace(cap, cap_w=wanted_w, fallback_w=min(cap.fallback_w, wanted_w))
-        _set_cap(ledger, node, changed, number=number)
 
 
 def _correct(ledger: Ledger, share_of_budget: float, target: Component) -> bool:
@@ -381,8 +190,8 @@ def _correct(ledger: Ledger, share_of_budget: float, target: Component) -> bool:
 
     The first cap is an estimate from readings that the rising load has overtaken.
     """
-    frame, row = _measured(target, ledger.world)
-    changed_at, caps = _last_change(ledger), _caps_of(ledger)
+    frame, row = measured(target, ledger.world)
+    changed_at, caps = last_change(ledger), caps_of(ledger)
     if changed_at is None or frame.at <= changed_at:
         return False
     since_w, budget_w = frame.rack_window(frame.at - changed_at)[:, row], float(frame.racks.budget_w[row])
@@ -393,53 +202,5 @@ def _correct(ledger: Ledger, share_of_budget: float, target: Component) -> bool:
     wanted_w = max(float(math.floor(cap_w - over_w / sum(len(cap.gpus) for cap in caps.values()))), lowest_w)
     if cap_w - wanted_w < _SMALLEST_CHANGE_W:
         return False
-    _change(ledger, caps, wanted_w)
+    change_all(ledger, caps, wanted_w)
     return True
-
-
-def _finish_change(ledger: Ledger) -> bool:
-    """Bring every node to the newest change, so that the ranks of a gang stay alike; False if it was complete."""
-    newest_of = {_node(record.key): record for record in ledger.standing("cap/", of_any_step=True)}
-    newest = max(newest_of.values(), key=_number)
-    wanted = msgspec.json.decode(newest.found, type=_NodeCap)
-    late = [r for r in newest_of.values() if _number(r) < _number(newest) or r.state is EffectState.INTENT]
-    for record in late:
-        cap = replace(wanted, gpus=msgspec.json.decode(record.found, type=_NodeCap).gpus)
-        _set_cap(ledger, _node(record.key), cap, number=_number(newest))
-    return bool(late)
-
-
-def _restore(ledger: Ledger) -> Outcome:
-    """Put the default limits back on every node that this run capped; the earlier caps there go with the newest.
-
-    A node that cannot be restored does not keep the others from it.
-    """
-    failures: list[Unavailable | Rejected] = []
-    for node, cap in _caps_of(ledger).items():
-
-        def restore(node: str = node, cap: _NodeCap = cap) -> str:
-            _restore_present(ledger.world.power, node, cap)
-            return f"{len(cap.gpus)} GPUs back at {cap.default_w:.0f} W"
-
-        *earlier, newest = [r for r in ledger.standing("cap/", of_any_step=True) if _node(r.key) == node]
-        try:
-            ledger.undo(newest, do=restore)
-        except (Unavailable, Rejected) as error:
-            failures.append(error)
-            continue
-        for record in earlier:
-            ledger.undo(record, do=lambda: SUPERSEDED)
-    if failures:
-        # One that may answer later is asked again before the step is given up.
-        raise next((error for error in failures if isinstance(error, Unavailable)), failures[0])
-    return Done("the GPUs have their default limits again")
-
-
-def _node(key: str) -> str:
-    """`cap/NODE/NUMBER` as NODE."""
-    return key.split("/")[1]
-
-
-def _number(record: EffectRecord) -> int:
-    """`cap/NODE/NUMBER` as NUMBER."""
-    return int(record.key.rpartition("/")[2])

@@ -19,7 +19,7 @@ import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from healer.actions.power import SUPERSEDED
+from healer.actions.caps import SUPERSEDED
 from healer.adapters.agents import AgentPower
 from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.adapters.sql import first_broken_link
