@@ -27,7 +27,7 @@ from healer.errors import Rejected, Unavailable
 from healer.ports import TelemetryHistory
 from healer.runtime.knowledge import Outside
 from healer.runtime.snapshot import Board, Snapshot
-from healer.runtime.views import IncidentView, incident_view
+from healer.runtime.web.views import IncidentView, incident_view
 from healer.runtime.wiring import Content, build_operator
 from healer.schema import format_duration
 

@@ -19,11 +19,11 @@ from healer.adapters.slack import open_interactions
 from healer.config import Config
 from healer.errors import Conflict, Fenced, HealerError
 from healer.ports import Clock, Journal
-from healer.runtime.api import build_app
-from healer.runtime.auth import resolve_tokens
 from healer.runtime.operator import Operator, failed_turn
-from healer.runtime.server import HttpServer
 from healer.runtime.snapshot import Board
+from healer.runtime.web.api import build_app
+from healer.runtime.web.auth import resolve_tokens
+from healer.runtime.web.server import HttpServer
 
 _PURSUIT = timedelta(seconds=1)
 _HEARTBEAT = timedelta(seconds=5)

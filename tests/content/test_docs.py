@@ -37,7 +37,7 @@ def test_every_command_is_in_the_operations_page() -> None:
 
 
 def test_every_metric_is_in_the_operations_page() -> None:
-    source = (ROOT / "healer" / "runtime" / "metrics.py").read_text()
+    source = (ROOT / "healer" / "runtime" / "web" / "metrics.py").read_text()
     names = set(re.findall(r'"(healer_\w+)"', source))
     assert names
     assert names == set(re.findall(r"`(healer_\w+)`", OPERATIONS))

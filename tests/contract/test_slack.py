@@ -37,9 +37,9 @@ from healer.config import HttpSettings, SlackSettings
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.plan import Effect
 from healer.errors import InvalidDocument, NotPermitted, Rejected, Unavailable
-from healer.runtime.api import build_app
-from healer.runtime.server import HttpServer
 from healer.runtime.snapshot import Board
+from healer.runtime.web.api import build_app
+from healer.runtime.web.server import HttpServer
 from healer.sim.serving import BackgroundServer
 from healer.sim.slack import LocalSlack
 from healer.sim.slack_limits import block_faults

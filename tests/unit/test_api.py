@@ -26,11 +26,11 @@ from healer.domain.incident import Incident
 from healer.domain.run import RunState
 from healer.errors import InvalidDocument, Unavailable
 from healer.ports import Journal
-from healer.runtime.api import build_app
-from healer.runtime.auth import ResolvedToken, Role, resolve_tokens
-from healer.runtime.server import HttpServer
 from healer.runtime.snapshot import Board
-from healer.runtime.views import incident_view
+from healer.runtime.web.api import build_app
+from healer.runtime.web.auth import ResolvedToken, Role, resolve_tokens
+from healer.runtime.web.server import HttpServer
+from healer.runtime.web.views import incident_view
 from tests.unit.http_samples import ALICE, NOW, Client, SetClock, fill, leading_journal, snapshot
 
 SECRET = "the-signing-secret"

@@ -23,9 +23,9 @@ from healer.domain.run import RunState
 from healer.domain.verdict import Mode
 from healer.errors import Unavailable
 from healer.ports import Journal
-from healer.runtime.api import build_app
-from healer.runtime.auth import ResolvedToken, Role, local_person
 from healer.runtime.snapshot import Board
+from healer.runtime.web.api import build_app
+from healer.runtime.web.auth import ResolvedToken, Role, local_person
 from tests.unit.http_samples import (
     ALICE,
     NOW,
@@ -505,7 +505,7 @@ class TestLoggingIn:
         assert page.get("/", **second).status_code == 303
 
     def test_too_many_sessions_push_out_the_oldest(self, client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("healer.runtime.auth._MOST_SESSIONS", 2)
+        monkeypatch.setattr("healer.runtime.web.auth._MOST_SESSIONS", 2)
         page = client(http=GUARDED)
         sessions = [log_in(page, "viewer-secret") for _ in range(3)]
         assert [page.get("/", **session).status_code for session in sessions] == [303, 200, 200]

@@ -12,7 +12,7 @@ from healer.adapters.sql import SqlJournal
 from healer.domain.approval import ApprovalState, Person
 from healer.errors import Conflict, NotFound, NotPermitted
 from healer.policy.approval import Ground
-from healer.runtime.decisions import Declined, decide
+from healer.runtime.web.decisions import Declined, decide
 from tests.unit.http_samples import ALICE, NOW, fill, leading_journal
 
 LISTED = (ALICE.id, "token:bob")

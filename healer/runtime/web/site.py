@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from healer.errors import Conflict, Fenced, HealerError, NotFound, NotPermitted, Rejected, Unavailable
 from healer.ports import Clock, Journal
-from healer.runtime.auth import Gate, Unauthenticated
 from healer.runtime.snapshot import Board
+from healer.runtime.web.auth import Gate, Unauthenticated
 
 BODY_LIMIT = 1 << 20  # bytes
 _T = TypeVar("_T")

@@ -22,15 +22,15 @@ from healer.config import HttpSettings
 from healer.errors import HealerError, NotFound, NotPermitted
 from healer.policy.approval import Ground
 from healer.ports import Clock, Journal
-from healer.runtime import console as console_pages
-from healer.runtime.auth import Gate, ResolvedToken, Role, Unauthenticated
-from healer.runtime.decisions import Declined, decide
-from healer.runtime.metrics import exposition
-from healer.runtime.openapi import Extra, document
-from healer.runtime.operations import OPERATIONS, Call, Operation
-from healer.runtime.readiness import why_not_ready
 from healer.runtime.snapshot import Board
-from healer.runtime.web import (
+from healer.runtime.web import console as console_pages
+from healer.runtime.web.auth import Gate, ResolvedToken, Role, Unauthenticated
+from healer.runtime.web.decisions import Declined, decide
+from healer.runtime.web.metrics import exposition
+from healer.runtime.web.openapi import Extra, document
+from healer.runtime.web.operations import OPERATIONS, Call, Operation
+from healer.runtime.web.readiness import why_not_ready
+from healer.runtime.web.site import (
     PROTECTIVE,
     BadRequest,
     ProtectiveHeaders,

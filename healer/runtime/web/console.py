@@ -21,9 +21,10 @@ from starlette.staticfiles import StaticFiles
 from healer import __version__
 from healer.domain.incident import Incident
 from healer.errors import NotFound, Unavailable
-from healer.runtime.auth import COOKIE, SESSION_LIFE, Identity, Role, Unauthenticated
-from healer.runtime.decisions import checked_id, decide
-from healer.runtime.overview import (
+from healer.runtime.snapshot import Snapshot
+from healer.runtime.web.auth import COOKIE, SESSION_LIFE, Identity, Role, Unauthenticated
+from healer.runtime.web.decisions import checked_id, decide
+from healer.runtime.web.overview import (
     SPARK_HEIGHT,
     SPARK_WIDTH,
     FleetPanel,
@@ -34,9 +35,8 @@ from healer.runtime.overview import (
     newest_first,
     question,
 )
-from healer.runtime.readiness import why_not_ready
-from healer.runtime.snapshot import Snapshot
-from healer.runtime.web import BadRequest, Site, checked_reason, read_body
+from healer.runtime.web.readiness import why_not_ready
+from healer.runtime.web.site import BadRequest, Site, checked_reason, read_body
 
 _HERE = Path(__file__).parent
 _MOST_INCIDENTS = 50

@@ -15,7 +15,7 @@ from healer.domain.frame import Floats, Frame
 from healer.domain.signal import Signal
 from healer.errors import Unavailable
 from healer.runtime.snapshot import Snapshot
-from healer.runtime.views import known
+from healer.runtime.web.views import known
 
 
 class Condition(StrEnum):

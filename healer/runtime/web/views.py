@@ -1,7 +1,7 @@
 """Views: what the API, the backtest and the console show of the journal, as structs made by pure functions.
 
 Keys without a value are null, times are RFC 3339 UTC, durations are written as in config.yaml, an unknown number is
-null. What they show of the fleet is in `healer.runtime.fleet_views`.
+null. What they show of the fleet is in `healer.runtime.web.fleet_views`.
 """
 
 from __future__ import annotations

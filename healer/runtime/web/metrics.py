@@ -20,8 +20,8 @@ from healer.domain.run import RunState
 from healer.domain.verdict import Mode
 from healer.errors import Unavailable
 from healer.ports import Journal
-from healer.runtime.fleet_views import Condition, conditions, model_views
 from healer.runtime.snapshot import Snapshot
+from healer.runtime.web.fleet_views import Condition, conditions, model_views
 
 _NEWEST = 1000
 

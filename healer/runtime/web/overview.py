@@ -16,9 +16,9 @@ from healer.domain.frame import Floats, Frame
 from healer.domain.incident import Incident
 from healer.domain.run import EffectRecord, Run, RunState
 from healer.policy.approval import may_decide
-from healer.runtime.auth import Identity, Role
-from healer.runtime.fleet_views import Condition, NodeView, conditions, node_views
 from healer.runtime.snapshot import Snapshot
+from healer.runtime.web.auth import Identity, Role
+from healer.runtime.web.fleet_views import Condition, NodeView, conditions, node_views
 
 SPARK_WIDTH, SPARK_HEIGHT = 160.0, 32.0
 _MOST_POINTS = 80

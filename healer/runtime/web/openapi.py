@@ -9,9 +9,9 @@ from typing import TypeAlias
 import msgspec
 
 from healer import __version__
-from healer.runtime.auth import Role
-from healer.runtime.operations import Operation
-from healer.runtime.web import ErrorAnswer
+from healer.runtime.web.auth import Role
+from healer.runtime.web.operations import Operation
+from healer.runtime.web.site import ErrorAnswer
 
 Json: TypeAlias = dict[str, object]
 

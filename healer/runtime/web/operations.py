@@ -9,10 +9,11 @@ from typing import Literal
 
 import msgspec
 
-from healer.runtime.auth import Identity, Role
-from healer.runtime.decisions import checked_id, decide
-from healer.runtime.fleet_views import ModelView, NodeView, model_views, node_views
-from healer.runtime.views import (
+from healer.runtime.web.auth import Identity, Role
+from healer.runtime.web.decisions import checked_id, decide
+from healer.runtime.web.fleet_views import ModelView, NodeView, model_views, node_views
+from healer.runtime.web.site import BadRequest, Site, checked_reason, decoded
+from healer.runtime.web.views import (
     ApprovalView,
     AuditView,
     IncidentView,
@@ -24,7 +25,6 @@ from healer.runtime.views import (
     run_detail_view,
     run_view,
 )
-from healer.runtime.web import BadRequest, Site, checked_reason, decoded
 
 _DEFAULT_LIMIT = 100
 _HIGHEST_LIMIT = 1000
