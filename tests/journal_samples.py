@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from healer.actions.base import Ledger, World
@@ -70,6 +71,16 @@ def run_of(plan: Plan, key: str = "run-1", *, state: RunState = RunState.RUNNING
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Still:
+    """The clock of a world in which an effect takes no time."""
+
+    at: datetime
+
+    def now(self) -> datetime:
+        return self.at
+
+
 class Notes:
     """The effects of one run, kept as the journal keeps them.
 
@@ -85,7 +96,8 @@ class Notes:
         self.dies_before: Callable[[EffectRecord], None] = lambda _record: None
 
     def ledger(self, world: World, step_id: str = "step") -> Ledger:
-        return Ledger(world, self.run, step_id, tuple(self.records), self._save, lambda: self.verdict)
+        clock = _Still(world.now)
+        return Ledger(world, self.run, step_id, tuple(self.records), self._save, lambda: self.verdict, clock)
 
     def _save(self, record: EffectRecord) -> None:
         self.dies_before(record)

@@ -13,7 +13,7 @@ from healer.domain.plan import Effect
 from healer.domain.run import EffectRecord, EffectState, Outcome, Run
 from healer.domain.verdict import Verdict
 from healer.errors import HealerError, Rejected, Unavailable
-from healer.ports import Cluster, PowerControl
+from healer.ports import Clock, Cluster, PowerControl
 from healer.schema import Section
 
 _T = TypeVar("_T")
@@ -103,6 +103,7 @@ class Ledger:
         records: what the journal holds of this run, in order.
         save: writes one record to the journal, committed when it returns.
         permit: asks the guards; None if nothing speaks against acting now.
+        clock: an effect takes time; when it was intended and when it was settled are not the time of the look.
     """
 
     world: World
@@ -111,6 +112,7 @@ class Ledger:
     records: Sequence[EffectRecord]
     save: Callable[[EffectRecord], None]
     permit: Callable[[], Verdict | None]
+    clock: Clock
 
     def effect(self, key: str, *, do: Callable[[], str], happened: Callable[[], bool], found: str = "") -> None:
         """Have the effect exactly once, also across a crash.
@@ -131,7 +133,7 @@ class Ledger:
             raise GuardSpoke(verdict)
         # What was found before the very first attempt is what an undo has to restore.
         kept = record.found if record is not None and record.state is EffectState.INTENT else found
-        intent = EffectRecord(self.run.id, self.step_id, key, EffectState.INTENT, self.world.now, found=kept)
+        intent = EffectRecord(self.run.id, self.step_id, key, EffectState.INTENT, self.clock.now(), found=kept)
         self.save(intent)
         self._settle(intent, EffectState.DONE, self._attempt(intent, do))
 
@@ -166,7 +168,7 @@ class Ledger:
             raise
 
     def _settle(self, record: EffectRecord, state: EffectState, detail: str) -> None:
-        self.save(replace(record, state=state, settled_at=self.world.now, detail=detail))
+        self.save(replace(record, state=state, settled_at=self.clock.now(), detail=detail))
 
 
 class Action(Protocol):

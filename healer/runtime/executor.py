@@ -19,7 +19,7 @@ from healer.domain.playbook import OnFailure
 from healer.domain.run import Done, EffectRecord, Failed, Outcome, Refused, RetryAfter, Run, RunState, Unknown
 from healer.domain.verdict import Verdict
 from healer.errors import Fenced, HealerError, Unavailable
-from healer.ports import Journal
+from healer.ports import Clock, Journal
 
 _RETRY = timedelta(seconds=5)
 _log = structlog.get_logger(__name__)
@@ -34,6 +34,7 @@ class Executor:
     journal: Journal
     verbs: Verbs
     permit: Callable[[Run], Verdict | None]
+    clock: Clock
 
     def look(self, run: Run, world: World) -> Run:
         """Carry the run on by one look and return it as it now is; nothing is saved but effects."""
@@ -102,8 +103,9 @@ class Executor:
             run=run,
             step_id=step.id,
             records=self.journal.effects(run.id),
-            save=lambda record: self._save(record, world.now),
+            save=self._save,
             permit=lambda: self.permit(run),
+            clock=self.clock,
         )
         arguments = step.arguments
         try:
@@ -111,12 +113,13 @@ class Executor:
         except HealerError as error:
             return _outcome_of(error)
 
-    def _save(self, record: EffectRecord, now: datetime) -> None:
+    def _save(self, record: EffectRecord) -> None:
         with self.journal.transaction() as write:
             write.save_effect(record)
             detail: dict[str, Any] = {"step": record.step_id, "found": record.found}
             action = f"effect.{record.state}"
-            write.audit(now, "healer", action, f"{record.run_id}/{record.key}", reason=record.detail, detail=detail)
+            subject = f"{record.run_id}/{record.key}"
+            write.audit(self.clock.now(), "healer", action, subject, reason=record.detail, detail=detail)
         _log.info("effect", run=record.run_id, key=record.key, state=str(record.state), detail=record.detail)
 
 

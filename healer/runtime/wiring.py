@@ -151,7 +151,7 @@ def build_operator(
         detectors=content.detectors,
         models=content.models,
         planner=Planner(content.playbooks, BUILT_IN),
-        executor=Executor(journal, BUILT_IN, permit=knowledge.permit),
+        executor=Executor(journal, BUILT_IN, permit=knowledge.permit, clock=clock),
         knowledge=knowledge,
         book=Book(journal, clock, new_id=lambda kind: f"{kind}-{secrets.token_hex(6)}"),
         journal=journal,

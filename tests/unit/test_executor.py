@@ -103,7 +103,7 @@ class Bench:
 
     def look(self, run: Run, *verbs: AnyVerb) -> Run:
         """One look by a process that knows nothing but the journal, and what it leaves there."""
-        executor = Executor(self.journal, by_name(*verbs), self._permit)
+        executor = Executor(self.journal, by_name(*verbs), self._permit, self.clock)
         looked = executor.look(run, self.world())
         with self.journal.transaction() as write:
             write.save_run(looked)
@@ -230,7 +230,7 @@ def test_a_cancelled_run_undoes_everything_in_reverse_also_what_failure_would_ke
     run = bench.look(bench.look(run, first, second), first, second)
     run = replace(run, cancelled_by="alice: not now")
     log.clear()
-    executor = Executor(bench.journal, by_name(first, second), lambda _run: None)
+    executor = Executor(bench.journal, by_name(first, second), lambda _run: None, bench.clock)
     while not run.state.ended:
         run = executor.look(run, bench.world())
     assert log == ["undo second", "undo first"]
