@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -19,6 +20,8 @@ def cli() -> None:
     It watches telemetry, finds failing GPUs and racks over their power budget, plans the repair, asks on-call where it
     is risky, carries it out, and proves that it worked. Start with `healer demo`.
     """
+    # Standard output is for what was asked for; only the daemon logs more than trouble.
+    serve.log_to_stderr(logging.WARNING)
 
 
 for command in (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import tempfile
 import threading
 import time
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -59,7 +57,6 @@ def demo(duration: timedelta | None, seed: int, *, no_console: bool) -> None:
 
     The fleet, the cluster, Slack and the engineer on call are simulated; everything between them is the real thing.
     """
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     console = Console(highlight=False, soft_wrap=True)
     stopping = threading.Event()
     stop_on_signals(stopping)

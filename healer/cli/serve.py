@@ -40,7 +40,7 @@ from healer.sim.server import FleetServer
 @config_option
 def run(config_path: Path | None) -> None:
     """The daemon. Stops cleanly on SIGTERM or SIGINT; killed at any instant, it goes on where it was."""
-    log_to_stderr()
+    log_to_stderr(logging.INFO)
     config = find_config(config_path)
     with contextlib.ExitStack() as stack:
         simulated = config.telemetry.source == "simulator"
@@ -93,7 +93,7 @@ def stop_on_signals(stopping: threading.Event) -> None:
         signal.signal(number, lambda *_: stopping.set())
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(level: int) -> None:
     """Key-values on standard error: for people on a terminal, as JSON lines for everything else.
 
     Traces come without the values of local variables: those may be secrets, and are very many.
@@ -106,7 +106,8 @@ def log_to_stderr() -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *((console,) if sys.stderr.isatty() else (tracer, structlog.processors.JSONRenderer())),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     logging.getLogger("apscheduler").setLevel(logging.ERROR)

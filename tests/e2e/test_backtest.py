@@ -1,0 +1,126 @@
+"""`healer backtest` on a real Prometheus that was filled with history."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from healer.adapters.scrape import parse_page
+from healer.sim.exposition import node_page, rack_page
+from healer.sim.faults import Fault, FaultKind
+from healer.sim.fleet import SimulatedFleet
+from tests.e2e.line import run_healer
+from tests.realparts.prometheus import Programs, RunningPrometheus, require
+
+ROOT = Path(__file__).parents[2]
+START = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
+STEP = timedelta(seconds=15)
+MINUTES = 12
+ERROR_AT_S = 125.0
+SURGE_AT_S, SURGE_S = 240.0, 120.0
+
+
+def history() -> Iterator[str]:
+    """Twelve minutes of sixteen GPUs as OpenMetrics, by metric, as promtool wants them."""
+    faults = (
+        Fault(FaultKind.UNCORRECTABLE_ECC, ERROR_AT_S, node="gpu-001", gpu=1),
+        Fault(FaultKind.LOAD_SURGE, SURGE_AT_S, rack="rack-2", duration_s=SURGE_S),
+    )
+    fleet = SimulatedFleet(racks=2, nodes=2, gpus=8, seed=3, faults=faults)
+    lines: dict[str, list[str]] = defaultdict(list)
+    for tick in range(int(timedelta(minutes=MINUTES) / STEP)):
+        at = START + tick * STEP
+        columns = [*parse_page(rack_page(fleet.rack_power_w()), at, {})]
+        for node in fleet.layout.nodes:
+            columns += parse_page(node_page(fleet.read(node)), at, {"rack": fleet.layout.rack_of(node)})
+        for column in columns:
+            for labels, value in zip(column.labels, column.values.tolist(), strict=True):
+                text = ",".join(f"{name}={json.dumps(word)}" for name, word in labels.items())
+                lines[column.metric].append(f"{column.metric}{{{text}}} {value:.17g} {at.timestamp():.3f}")
+        fleet.advance(STEP.total_seconds())
+    for metric, samples in lines.items():
+        yield f"# TYPE {metric} gauge"
+        yield from samples
+    yield "# EOF\n"
+
+
+def filled(programs: Programs, folder: Path) -> Path:
+    document, blocks = folder / "history.om", folder / "blocks"
+    document.write_text("\n".join(history()))
+    command: list[str | Path] = [programs.promtool, "tsdb", "create-blocks-from", "openmetrics", document, blocks]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return blocks
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("backtest")
+    programs = require("prometheus")
+    with RunningPrometheus(programs, blocks=filled(programs, folder)) as prometheus:
+        config = {
+            "telemetry": {"prometheus": {"url": prometheus.url}},
+            "topology": {"rack_budget_watts": {"default": 6300}},
+            **{name: {"path": str(ROOT / name)} for name in ("detectors", "models", "playbooks")},
+        }
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        end = START + timedelta(minutes=MINUTES) - STEP
+        span = ("--start", START.isoformat(), "--end", end.isoformat(), "--step", "15s")
+        done = run_healer("backtest", *span, "--json", "--config", str(folder / "config.yaml"))
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def opened_after_s(incident: dict[str, Any]) -> float:
+    return (datetime.fromisoformat(incident["opened_at"]) - START).total_seconds()
+
+
+@pytest.mark.prometheus
+def test_every_fault_of_the_history_is_one_incident_and_nothing_else_is(report: dict[str, Any]) -> None:
+    assert [(i["failure_mode"], i["component"]["kind"]) for i in report["incidents"]] == [
+        ("GpuUncorrectableEcc", "gpu"),
+        ("RackPowerOverBudget", "rack"),
+    ]
+
+
+@pytest.mark.prometheus
+def test_the_failed_gpu_is_named_within_two_scrapes_with_the_plan_that_would_have_been_asked_for(
+    report: dict[str, Any],
+) -> None:
+    ecc = report["incidents"][0]
+    component = ecc["component"]
+    assert (component["rack"], component["node"], component["gpu"]) == ("rack-1", "gpu-001", "1")
+    assert component["uuid"].startswith("GPU-")
+    assert 0 <= opened_after_s(ecc) - ERROR_AT_S <= 2 * STEP.total_seconds()
+    assert (ecc["resolved_at"], ecc["severity"], ecc["score"]) == (None, "critical", 1.0)
+    assert "1 uncorrectable memory errors" in ecc["reasons"][0]
+    plan = ecc["plan"]
+    assert (plan["playbook"], plan["needs_approval"]) == ("drain-node", True)
+    assert [(effect["verb"], effect["target"]) for effect in plan["effects"]] == [("cordon", "gpu-001")]
+    assert plan["verdict"]["guard"] == "mode"
+
+
+@pytest.mark.prometheus
+def test_the_rack_s_surge_opens_and_ends_with_the_cap_that_would_have_been_set(report: dict[str, Any]) -> None:
+    rack = report["incidents"][1]
+    assert rack["component"]["rack"] == "rack-2"
+    assert 0 <= opened_after_s(rack) - SURGE_AT_S <= 60
+    assert rack["resolved_at"] is not None
+    assert rack["plan"]["playbook"] == "cap-rack-power"
+    assert rack["plan"]["needs_approval"] is False
+
+
+@pytest.mark.prometheus
+def test_the_report_says_what_it_rests_on(report: dict[str, Any]) -> None:
+    assert report["window"] == {"start": "2026-03-01T03:00:00Z", "end": "2026-03-01T03:11:45Z", "step": "15s"}
+    stats = report["stats"]
+    assert (stats["gpus"], stats["ticks"]) == (16, 48)
+    assert stats["samples"] > 48 * 16 * 20
