@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import structlog
 
 pytest_plugins = ["tests.controlplane.fixtures"]
 
@@ -14,3 +17,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker(part) is not None:
                 item.add_marker(pytest.mark.xdist_group(part))
                 break
+
+
+@pytest.fixture(autouse=True)
+def _the_log_is_as_it_was() -> Iterator[None]:
+    """A command that is run inside the test process sets up logging for itself."""
+    yield
+    structlog.reset_defaults()
