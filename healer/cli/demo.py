@@ -49,7 +49,12 @@ _LINES = (FailureMode.GPU_UNCORRECTABLE_ECC, FailureMode.RACK_POWER_OVER_BUDGET)
 
 
 @click.command()
-@click.option("--duration", type=DurationType(), default=None, help="End by itself after this, with a summary.")
+@click.option(
+    "--duration",
+    type=DurationType(),
+    default=None,
+    help="End by itself after this, with a summary. Both faults take about 50s to be dealt with.",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--no-console", is_flag=True, help="Without the web console.")
 def demo(duration: timedelta | None, seed: int, *, no_console: bool) -> None:
