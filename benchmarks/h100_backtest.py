@@ -2,8 +2,8 @@
 
     python benchmarks/h100_backtest.py --data DIR [--step 5s] [--json]
 
-The recordings (see h100_to_openmetrics.py) are healthy as far as known, so every incident is a false alarm unless a person
-agrees with it. Each run is replayed as `healer backtest` does it, with the reference detectors, models and playbooks.
+The recordings (see h100_to_openmetrics.py) are healthy as far as known, so every incident is a false alarm unless a
+person agrees with it. Each run is replayed by `healer backtest` with the reference detectors, models and playbooks.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ _LINES = (FailureMode.GPU_UNCORRECTABLE_ECC, FailureMode.RACK_POWER_OVER_BUDGET)
     "--duration",
     type=DurationType(),
     default=None,
-    help="End by itself after this, with a summary. Both faults take about 50s to be dealt with.",
+    help="End by itself after this, with a summary. Both faults are dealt with within about 50s.",
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option("--no-console", is_flag=True, help="Without the web console.")
