@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 from healer.domain.component import Component, ComponentKind
 from healer.domain.frame import Frame
@@ -15,8 +15,6 @@ from healer.domain.verdict import Verdict
 from healer.errors import HealerError, Rejected, Unavailable
 from healer.ports import Clock, Cluster, PowerControl
 from healer.schema import Section
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,20 +77,6 @@ class NotNow(HealerError):
 
 class Unresolved(HealerError):
     """It is not known whether the effect happened."""
-
-
-class VerbFailed(HealerError):
-    """A verb raised what no verb should: a defect of the verb, which may be anybody's."""
-
-
-def call(verb: str, part: Callable[[], _T]) -> _T:
-    """Call a part of a verb. Whatever it raises comes out as one of our errors. Raises HealerError."""
-    try:
-        return part()
-    except HealerError:
-        raise
-    except Exception as error:
-        raise VerbFailed(f"{verb} failed unexpectedly: {error!r}") from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -119,17 +119,21 @@ class Drain:
         strangers = [w for w in _movable(workloads) if w.stable_name not in approved and not w.leaving]
         if strangers:
             return Failed(f"{strangers[0]} was not there when the plan was made; it must be planned anew")
-        blocked = ""
+        left = _movable(workloads)
+        staying = [workload for workload in left if not workload.leaving]
+        # A budget that is known to be spent is not asked: each refusal would be a line in the journal, for as long as
+        # it lasts. What it lets go by the next look is seen then.
+        waiting = [f"{w} waits for the disruption budget {w.blocked_by}" for w in staying if w.blocked_by is not None]
         wait = _LOOK_AGAIN
-        for workload in [w for w in _movable(workloads) if not w.leaving][: arguments.at_once]:
+        for workload in [w for w in staying if w.blocked_by is None][: arguments.at_once]:
             try:
                 self._evict(workload, arguments, ledger)
             except NotNow as error:
-                blocked, wait = f"; {workload} waits: {error}", max(wait, error.wait)
-        left = _movable(workloads)
+                waiting.append(f"{workload} waits: {error}")
+                wait = max(wait, error.wait)
         if not left:
             return Done(f"{node} is empty")
-        return RetryAfter(wait, f"{len(left)} workloads have not gone yet{blocked}")
+        return RetryAfter(wait, "; ".join([f"{len(left)} workloads have not gone yet", *waiting[:1]]))
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         node = _name(target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -55,12 +55,17 @@ class _Document(Section):
 
 
 def load_playbooks(
-    folder: Path, *, params: Mapping[str, Mapping[str, Scalar]], disabled: Sequence[str] = ()
+    folder: Path,
+    *,
+    params: Mapping[str, Mapping[str, Scalar]],
+    disabled: Sequence[str] = (),
+    check: Callable[[Playbook], Iterable[Problem]] = lambda _playbook: (),
 ) -> tuple[Playbook, ...]:
     """Every *.yaml in the folder, by name. Raises InvalidDocument with the problems of all of them together.
 
     Args:
         params: the deployment's values for the params that playbooks declare, by playbook and param.
+        check: what else is wrong with a playbook: its verbs are known a layer above.
     """
     if not folder.is_dir():
         raise InvalidDocument(Problem(str(folder), 0, "playbooks.path", "no such folder"))
@@ -76,6 +81,7 @@ def load_playbooks(
         if playbook.name in playbooks:
             problems.append(document.problem(("name",), f"another playbook is named {playbook.name}"))
         playbooks[playbook.name] = playbook
+        problems += check(playbook)
     problems += _strangers(playbooks, params, disabled)
     if problems:
         raise InvalidDocument(*problems)

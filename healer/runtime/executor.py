@@ -13,8 +13,9 @@ from typing import Any
 
 import structlog
 
-from healer.actions.base import Action, GuardSpoke, Ledger, NotNow, Unresolved, VerbFailed, Verbs, World, call
+from healer.actions.base import Action, GuardSpoke, Ledger, NotNow, Unresolved, Verbs, World
 from healer.actions.registry import bound_arguments
+from healer.content.boundary import Defect, call
 from healer.domain.playbook import OnFailure
 from healer.domain.run import Done, EffectRecord, Failed, Outcome, Refused, RetryAfter, Run, RunState, Unknown
 from healer.domain.verdict import Verdict
@@ -144,7 +145,7 @@ def _outcome_of(error: HealerError) -> Outcome:
             return RetryAfter(error.wait, str(error))
         case Unresolved() | Unavailable():
             return Unknown(_RETRY, str(error))
-        case VerbFailed():
+        case Defect():
             _log.error("verb failed", error=str(error), exc_info=error)
             return Unknown(_RETRY, str(error))
         case _:

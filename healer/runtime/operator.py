@@ -11,12 +11,16 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
+import structlog
+
+from healer.content.boundary import call
 from healer.content.detectors import Detector
 from healer.content.models import Model
 from healer.domain.approval import Approval, ApprovalState
 from healer.domain.finding import Findings
-from healer.domain.frame import Frame
+from healer.domain.frame import Floats, Frame
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.plan import Plan
 from healer.domain.playbook import ResolvesWhen
@@ -35,6 +39,7 @@ from healer.runtime.snapshot import Board, TurnFigures
 from healer.telemetry.window import Window
 
 _LOOKS_AT_A_TIME = 20
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,14 +83,27 @@ class Operator:
         self._pin(frame, findings, reading, started)
 
     def _detect(self, frame: Frame) -> tuple[Frame, Findings]:
-        scores = {model.name: model.score(frame) for model in self.models}
-        frame = replace(frame, scores=scores)
-        findings = Findings()
+        """One that fails is named in the frame's warnings; what it would have judged is unknown, the others go on."""
+        findings, scores, defects = Findings(), dict[str, Floats](), list[str]()
         for detector in self.detectors:
-            findings += detector.detect(frame)
+            try:
+                findings += call(f"detector {detector.name}", partial(detector.detect, frame))
+            except HealerError as error:
+                defects.append(self._noted(error))
         for model in self.models:
-            findings += model.judge(frame, scores[model.name])
-        return frame, findings
+            try:
+                scores[model.name] = call(f"model {model.name}", partial(model.score, frame))
+                findings += call(f"model {model.name}", partial(model.judge, frame, scores[model.name]))
+            except HealerError as error:
+                defects.append(self._noted(error))
+        return replace(frame, scores=scores, warnings=frame.warnings + tuple(defects)), findings
+
+    def _noted(self, error: HealerError) -> str:
+        """Log a defect when it appears, not every turn."""
+        text, last = str(error), self.board.look().frame
+        if last is None or text not in last.warnings:
+            _log.error("content failed", error=text, exc_info=error)
+        return text
 
     def _consider(self, incident: Incident) -> None:
         """Plan for an open incident; check that what was asked is still what would be done."""

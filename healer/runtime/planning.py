@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from healer.actions.base import Proposal, Verbs, World, call
+from healer.actions.base import Proposal, Verbs, World
 from healer.actions.registry import bound_arguments
+from healer.content.boundary import call
 from healer.content.expressions import variables_of
 from healer.domain.component import Component
 from healer.domain.incident import Incident

@@ -62,12 +62,13 @@ def load_content(config: Config) -> Content:
     )
     playbooks = _collected(
         lambda: load_playbooks(
-            config.playbooks.path, params=config.playbooks.params, disabled=config.playbooks.disabled
+            config.playbooks.path,
+            params=config.playbooks.params,
+            disabled=config.playbooks.disabled,
+            check=lambda playbook: check_playbook(playbook, BUILT_IN),
         ),
         problems,
     )
-    for playbook in playbooks:
-        problems += check_playbook(playbook, BUILT_IN)
     if problems:
         raise InvalidDocument(*problems)
     return Content(tuple(detectors), tuple(models), tuple(playbooks))

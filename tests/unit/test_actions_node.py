@@ -245,3 +245,14 @@ def test_evictions_are_not_taken_back(bench: Bench) -> None:
     outcome = DRAIN.undo(DRAINING, NODE, bench.notes.ledger(bench.world(), "evacuate"))
     assert outcome == Done("1 evictions stay as they are")
     assert [effect.verb for effect in bench.cluster.effects] == [Verb.EVICT]
+
+
+def test_a_budget_that_is_known_to_be_spent_is_waited_for_without_a_line_in_the_journal(bench: Bench) -> None:
+    bench.cluster.add_workload("Deployment/web", node="n1")
+    bench.cluster.set_budget("keep-web", owner="Deployment/web", min_available=1)
+    bench.approve()
+    for _ in range(3):
+        outcome = bench.drain()
+        assert isinstance(outcome, RetryAfter)
+        assert "keep-web" in outcome.detail
+    assert bench.notes.records == []

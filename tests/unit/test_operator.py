@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 
 from healer.adapters.simulated_cluster import Verb
 from healer.adapters.sql import first_broken_link
+from healer.content.detectors import Detector
 from healer.domain.approval import ApprovalState
-from healer.domain.finding import FailureMode
+from healer.domain.finding import FailureMode, Findings
+from healer.domain.frame import Frame
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.run import RunState
 from healer.domain.verdict import Guard, Mode
@@ -530,3 +533,34 @@ def test_in_observe_a_cap_is_not_renewed_and_falls_to_its_safe_share(rack: Site)
     rack.ticks(20)
     assert len(rack.power.asked) == asked
     assert max(rack.limits_w()) < 700
+
+
+def test_a_detector_with_a_defect_is_named_and_the_others_go_on(site: Site) -> None:
+    def broken(_frame: Frame) -> Findings:
+        raise ZeroDivisionError("a defect")
+
+    defective = Detector("broken", (FailureMode.GPU_ANOMALY,), (), broken)
+    site.operator = replace(site.operator, detectors=(defective, *site.operator.detectors))
+    break_gpu(site)
+    site.ticks(2)
+    assert site.incident().failure_mode is FailureMode.GPU_UNCORRECTABLE_ECC
+    frame = site.board.look().frame
+    assert frame is not None
+    assert [warning for warning in frame.warnings if "detector broken failed unexpectedly" in warning]
+    assert site.board.look().figures.failed_turns == 0
+
+
+def test_what_a_detector_with_a_defect_would_have_judged_is_unknown_and_ends_nothing(site: Site) -> None:
+    asked_for_drain(site)
+
+    def broken(_frame: Frame) -> Findings:
+        raise KeyError("a defect")
+
+    site.operator = replace(
+        site.operator,
+        detectors=tuple(
+            replace(part, detect=broken) if part.name == "ecc" else part for part in site.operator.detectors
+        ),
+    )
+    site.ticks(30)
+    assert site.incident().state is IncidentState.AWAITING_APPROVAL
