@@ -7,6 +7,7 @@ falls back to the static safe share, not to the maximum, when nobody renews it.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, ClassVar
@@ -137,8 +138,10 @@ class Hold:
             return Done(f"the limit of {cap_w:.0f} W is not needed any more")
         if not room.over_budget and room.each_w < 0:
             return RetryAfter(_LOOK_AGAIN, f"at {cap_w:.0f} W; there is no room for more")
-        wanted_w = max(float(math.floor(cap_w + room.each_w)), *(cap.lowest_w for cap in caps.values()))
-        if abs(wanted_w - cap_w) >= _SMALLEST_CHANGE_W:
+        wanted_w = float(math.floor(cap_w + room.each_w))
+        if room.over_budget:
+            wanted_w = _lowered(caps, cap_w, wanted_w)
+        if wanted_w < cap_w or wanted_w >= cap_w + _SMALLEST_CHANGE_W:
             change_all(ledger, caps, wanted_w)
         return RetryAfter(_LOOK_AGAIN, f"at {wanted_w:.0f} W; {room.binding} GPUs would take more")
 
@@ -197,10 +200,15 @@ def _correct(ledger: Ledger, share_of_budget: float, target: Component) -> bool:
     since_w, budget_w = frame.rack_window(frame.at - changed_at)[:, row], float(frame.racks.budget_w[row])
     if len(since_w) < 2 or not since_w[-1] > budget_w:  # the first reading may have been taken before the change
         return False
-    cap_w, lowest_w = max(cap.cap_w for cap in caps.values()), max(cap.lowest_w for cap in caps.values())
+    cap_w = max(cap.cap_w for cap in caps.values())
     over_w = float(since_w[-1]) - share_of_budget * budget_w
-    wanted_w = max(float(math.floor(cap_w - over_w / sum(len(cap.gpus) for cap in caps.values()))), lowest_w)
-    if cap_w - wanted_w < _SMALLEST_CHANGE_W:
+    wanted_w = _lowered(caps, cap_w, math.floor(cap_w - over_w / sum(len(cap.gpus) for cap in caps.values())))
+    if wanted_w >= cap_w:
         return False
     change_all(ledger, caps, wanted_w)
     return True
+
+
+def _lowered(caps: Mapping[str, NodeCap], cap_w: float, wanted_w: float) -> float:
+    """The next limit of a rack that is over its budget: a step at least, however little it is over, to the floor."""
+    return max(min(wanted_w, cap_w - _SMALLEST_CHANGE_W), *(cap.lowest_w for cap in caps.values()))

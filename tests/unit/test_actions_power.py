@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from healer.actions.base import World
@@ -417,6 +417,7 @@ LOADS = st.lists(st.floats(70, 700), min_size=6, max_size=6)
 
 
 @settings(max_examples=40, deadline=None)
+@example(loads=[[70, 70, 70, 509, 612, 654], [70, 70, 70, 393, 699, 699]], share=1.0, budget_w=2600.0)  # 1 W over
 @given(loads=st.lists(LOADS, min_size=1, max_size=3), share=st.floats(0.8, 1.0), budget_w=st.floats(2600, 4500))
 def test_no_change_ever_brings_a_rack_over_its_budget(loads: list[list[float]], share: float, budget_w: float) -> None:
     rack, clock = StaticRack([700.0] * 6), HandClock(NOW)
