@@ -34,12 +34,16 @@ demo: $(STAMP) ## See it work: a simulated fleet, two faults, both dealt with (D
 test: $(VENV)/.installed-dev ## Run the tests; says what it skipped, and how to bring that
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup
 
+CORE_TESTS := tests/unit/test_policy_*.py tests/unit/test_domain_*.py tests/unit/test_approval_policy.py tests/contract/test_journal.py
+
 .PHONY: check
-check: $(VENV)/.installed-dev ## ruff, mypy, the direction of imports, and the reference deployment
+check: $(VENV)/.installed-dev ## ruff, mypy, the direction of imports, every branch of the core, the reference deployment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest --quiet --numprocesses 2 --cov=healer.domain --cov=healer.policy --cov-branch \
+	    --cov-report=term-missing:skip-covered --cov-fail-under=100 $(CORE_TESTS)
 	$(BIN)/healer check .
 
 .PHONY: kube

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,9 +23,9 @@ from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.incident import Incident
 from healer.domain.run import EffectRecord, Run
 from healer.errors import Conflict, Fenced, NotFound, Unavailable
+from healer.policy.audit_chain import GENESIS, audit_digest
 from healer.ports import AuditEntry, Transaction
 
-_GENESIS = "0" * 64
 _T = TypeVar("_T")
 
 
@@ -302,7 +301,7 @@ class _SqlTransaction:
         last = self._connection.execute(
             sa.select(table.c.number, table.c.digest).order_by(table.c.number.desc()).limit(1)
         ).one_or_none()
-        number, previous = (1, _GENESIS) if last is None else (last.number + 1, last.digest)
+        number, previous = (1, GENESIS) if last is None else (last.number + 1, last.digest)
         text = json.dumps(detail or {}, sort_keys=True, default=str)
         digest = audit_digest(number, at, actor, action, subject, reason, text, previous)
         self._connection.execute(
@@ -322,26 +321,6 @@ class _SqlTransaction:
     def _save(self, table: sa.Table, key: str, values: dict[str, object]) -> None:
         if self._connection.execute(table.update().where(table.c.id == key).values(values)).rowcount == 0:
             self._connection.execute(table.insert().values(id=key, **values))
-
-
-def audit_digest(*fields: object) -> str:
-    """The digest of one audit entry over all its other fields; a change anywhere breaks the chain from there on."""
-    # As JSON, in which no text of a person can move the border between two fields.
-    return hashlib.sha256(json.dumps([_canonical(field) for field in fields]).encode()).hexdigest()
-
-
-def first_broken_link(entries: Sequence[AuditEntry], previous: str = _GENESIS) -> AuditEntry | None:
-    """The first entry that does not follow from the one before it; None for an unbroken chain."""
-    for entry in entries:
-        fields = (entry.number, entry.at, entry.actor, entry.action, entry.subject, entry.reason, entry.detail)
-        if entry.previous != previous or entry.digest != audit_digest(*fields, entry.previous):
-            return entry
-        previous = entry.digest
-    return None
-
-
-def _canonical(field: object) -> str:
-    return field.astimezone(UTC).isoformat() if isinstance(field, datetime) else str(field)
 
 
 def _engine(url: str) -> Engine:

@@ -20,7 +20,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from healer.actions.caps import SUPERSEDED
 from healer.adapters.agents import AgentPower
 from healer.adapters.simulated_cluster import SimulatedCluster
-from healer.adapters.sql import first_broken_link
 from healer.cli.options import DurationType, reference_folder
 from healer.cli.serve import built_daemon, simulated_source, stop_on_signals
 from healer.config import Config
@@ -28,6 +27,7 @@ from healer.domain.finding import FailureMode
 from healer.domain.incident import IncidentState
 from healer.domain.signal import Signal
 from healer.errors import HealerError
+from healer.policy.audit_chain import first_broken_link
 from healer.ports import AuditEntry
 from healer.runtime.daemon import Daemon
 from healer.runtime.wiring import WallClock

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healer.adapters import schema
-from healer.adapters.sql import SqlJournal, audit_digest, first_broken_link
+from healer.adapters.sql import SqlJournal
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, Evidence, FailureMode, Health
@@ -29,6 +29,7 @@ from healer.domain.playbook import OnFailure, Scalar
 from healer.domain.run import EffectRecord, EffectState, RunState
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Conflict, Fenced, NotFound, Unavailable
+from healer.policy.audit_chain import audit_digest, first_broken_link
 from healer.ports import Journal
 from tests.journal_samples import NOW, incident_of, plan_of, run_of
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from healer.adapters.simulated_cluster import Verb
-from healer.adapters.sql import SqlJournal, first_broken_link
+from healer.adapters.sql import SqlJournal
 from healer.domain.approval import ApprovalState
 from healer.domain.incident import IncidentState
 from healer.domain.run import EffectState, RunState
+from healer.policy.audit_chain import first_broken_link
 from healer.sim.faults import Fault, FaultKind
 from tests.virtual_site import ON_CALL, Crash, Fuse, Site, add_training
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from healer.adapters.simulated_cluster import Verb
-from healer.adapters.sql import first_broken_link
 from healer.content.detectors import Detector
 from healer.domain.approval import ApprovalState
 from healer.domain.finding import FailureMode, Findings
@@ -19,6 +18,7 @@ from healer.domain.incident import Incident, IncidentState
 from healer.domain.run import RunState
 from healer.domain.verdict import Guard, Mode
 from healer.errors import Unavailable
+from healer.policy.audit_chain import first_broken_link
 from healer.runtime.operator import failed_turn
 from healer.sim.faults import Fault, FaultKind
 from tests.virtual_site import ON_CALL, Site, add_training
