@@ -71,9 +71,13 @@ def detect(frame: Frame, settings: Settings) -> Findings:
 def _reason(volatile: float, growth: float, xid: float) -> str:
     parts = []
     if volatile > 0:
-        parts.append(f"{volatile:.0f} uncorrectable memory errors since the driver was loaded")
+        parts.append(f"{_counted(volatile, 'uncorrectable memory error')} since the driver was loaded")
     elif growth > 0:
-        parts.append(f"{growth:.0f} new uncorrectable memory errors over the GPU's life")
+        parts.append(f"{_counted(growth, 'new uncorrectable memory error')} over the GPU's life")
     if xid in (*_UNCORRECTABLE_XIDS, _CONTAINED_XID):
         parts.append(f"the last XID is {xid:.0f}" + (", contained" if xid == _CONTAINED_XID else ""))
     return "; ".join(parts)
+
+
+def _counted(count: float, what: str) -> str:
+    return f"{count:.0f} {what}" + ("" if count == 1 else "s")

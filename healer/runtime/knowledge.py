@@ -57,9 +57,12 @@ class Knowledge:
         self._journal = journal
         self._clock = clock
         self._frame: Frame | None = None
+        self._racks_seen: dict[str, str] = {}
         self._fleet = Fleet(as_of=clock.now(), problem="not asked yet")
 
     def learn(self, frame: Frame) -> None:
+        gpus = frame.gpus.components
+        self._racks_seen = {gpu.node: gpu.rack for gpu in gpus if gpu.node is not None and gpu.rack is not None}
         self._frame = frame
 
     def world(self) -> World:
@@ -111,8 +114,7 @@ class Knowledge:
 
     def _racks(self) -> Mapping[str, str]:
         racks = {node.name: node.rack for node in self._fleet.nodes.values() if node.rack is not None}
-        gpus = self._frame.gpus.components if self._frame is not None else ()
-        return racks | {gpu.node: gpu.rack for gpu in gpus if gpu.node is not None and gpu.rack is not None}
+        return racks | self._racks_seen
 
     def _age_of(self, incident: Incident) -> timedelta | None:
         """How old the newest sample of the incident's own component is."""

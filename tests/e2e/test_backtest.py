@@ -101,7 +101,7 @@ def test_the_failed_gpu_is_named_within_two_scrapes_with_the_plan_that_would_hav
     assert component["uuid"].startswith("GPU-")
     assert 0 <= opened_after_s(ecc) - ERROR_AT_S <= 2 * STEP.total_seconds()
     assert (ecc["resolved_at"], ecc["severity"], ecc["score"]) == (None, "critical", 1.0)
-    assert "1 uncorrectable memory errors" in ecc["reasons"][0]
+    assert "1 uncorrectable memory error" in ecc["reasons"][0]
     plan = ecc["plan"]
     assert (plan["playbook"], plan["needs_approval"]) == ("drain-node", True)
     assert [(effect["verb"], effect["target"]) for effect in plan["effects"]] == [("cordon", "gpu-001")]
