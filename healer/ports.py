@@ -131,6 +131,14 @@ class AuditEntry:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many the journal holds, by state; a state that nothing is in is left out."""
+
+    incidents: Mapping[str, int]
+    runs: Mapping[str, int]
+
+
 class Transaction(Protocol):
     """Writes that happen together or not at all, in the name of the leader that opened it."""
 
@@ -212,6 +220,8 @@ class Journal(Protocol):
     def leases(self) -> Mapping[str, str]:
         """Component key -> the run that holds it."""
         ...
+
+    def counts(self) -> Counts: ...
 
     def audit_log(self, *, after: int = 0, limit: int = 1000) -> tuple[AuditEntry, ...]:
         """Oldest first."""

@@ -106,9 +106,12 @@ class PrometheusSource:
         if self._names_from is not None and abs(at - self._names_from) < _NAMES_HOLD_FOR:
             reading = next(self._readings(self._names, instants, self._jobs))
         if reading is None or not self._has_gpus(reading):
-            self._names, warnings = self._discover(at - _NAMES_WINDOW, at)
-            self._names_from = at
-            reading = next(self._readings(self._names, instants, self._jobs))
+            names, warnings = self._discover(at - _NAMES_WINDOW, at)
+            # While a first scrape is being taken in, only some of its names are there: what has just changed is not
+            # relied on, else the rest would be missing for as long as the names hold.
+            self._names_from = at if names == self._names else None
+            self._names = names
+            reading = next(self._readings(names, instants, self._jobs))
         if not self._has_gpus(reading):
             silent = f", and these targets do not answer it: {', '.join(reading.silent[:5])}" if reading.silent else ""
             raise self._no_gpus(f"at {at:%Y-%m-%dT%H:%M:%SZ}{silent}")

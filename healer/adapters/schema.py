@@ -32,6 +32,7 @@ incidents = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("live", Boolean, nullable=False, index=True),
+    Column("state", String(32), nullable=False, index=True),
     Column("opened_at", DateTime(timezone=True), nullable=False, index=True),
     Column("document", Text, nullable=False),
 )
@@ -52,6 +53,7 @@ runs = Table(
     Column("id", String(64), primary_key=True),
     Column("incident_id", String(64), ForeignKey("incidents.id"), nullable=False, index=True),
     Column("live", Boolean, nullable=False, index=True),
+    Column("state", String(32), nullable=False, index=True, server_default=""),
     Column("started_at", DateTime(timezone=True), nullable=False),
     Column("document", Text, nullable=False),
     Column("cancelled_by", String(255), nullable=False, server_default=""),

@@ -24,7 +24,7 @@ from healer.domain.incident import Incident
 from healer.domain.run import EffectRecord, Run
 from healer.errors import Conflict, Fenced, NotFound, Unavailable
 from healer.policy.audit_chain import GENESIS, audit_digest
-from healer.ports import AuditEntry, Transaction
+from healer.ports import AuditEntry, Counts, Transaction
 
 _T = TypeVar("_T")
 
@@ -147,6 +147,14 @@ class SqlJournal:
         with self._connection(read_only=True) as connection:
             return {row.resource: row.run_id for row in connection.execute(sa.select(schema.leases))}
 
+    def counts(self) -> Counts:
+        with self._connection(read_only=True) as connection:
+            incidents, runs = (
+                {str(row.state): int(row.number) for row in connection.execute(_count_by_state(table))}
+                for table in (schema.incidents, schema.runs)
+            )
+        return Counts(incidents, runs)
+
     def audit_log(self, *, after: int = 0, limit: int = 1000) -> tuple[AuditEntry, ...]:
         table = schema.audit
         query = sa.select(table).where(table.c.number > after).order_by(table.c.number).limit(limit)
@@ -228,7 +236,12 @@ class _SqlTransaction:
 
     def save_incident(self, incident: Incident) -> None:
         live = not incident.state.ended or incident.persists
-        values = {"live": live, "opened_at": incident.opened_at, "document": _encoded(incident)}
+        values = {
+            "live": live,
+            "state": str(incident.state),
+            "opened_at": incident.opened_at,
+            "document": _encoded(incident),
+        }
         self._save(schema.incidents, incident.id, values)
 
     def add_approval(self, approval: Approval) -> None:
@@ -271,6 +284,7 @@ class _SqlTransaction:
         values = {
             "incident_id": run.incident_id,
             "live": not run.state.ended,
+            "state": str(run.state),
             "started_at": run.started_at,
             "document": _encoded(run),
         }
@@ -321,6 +335,10 @@ class _SqlTransaction:
     def _save(self, table: sa.Table, key: str, values: dict[str, object]) -> None:
         if self._connection.execute(table.update().where(table.c.id == key).values(values)).rowcount == 0:
             self._connection.execute(table.insert().values(id=key, **values))
+
+
+def _count_by_state(table: sa.Table) -> sa.Select[Any]:
+    return sa.select(table.c.state, sa.func.count().label("number")).group_by(table.c.state)
 
 
 def _engine(url: str) -> Engine:

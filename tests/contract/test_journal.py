@@ -30,8 +30,8 @@ from healer.domain.run import EffectRecord, EffectState, RunState
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Conflict, Fenced, NotFound, Unavailable
 from healer.policy.audit_chain import audit_digest, first_broken_link
-from healer.ports import Journal
-from tests.journal_samples import NOW, incident_of, plan_of, run_of
+from healer.ports import Counts, Journal
+from tests.journal_samples import NODE, NOW, incident_of, plan_of, run_of
 
 TTL = timedelta(seconds=20)
 ALICE, BOB = Person("slack:U024BE7LH", "alice"), Person("token:bob")
@@ -603,3 +603,12 @@ def in_threads(body: object, count: int) -> None:
         thread.join()
     if errors:
         raise errors[0]
+
+
+def test_what_it_holds_is_counted_by_state_however_many_there_are(journal: SqlJournal) -> None:
+    for number in range(3):
+        incident = incident_of(f"inc-{number}", component=replace(NODE, node=f"n{number}"))
+        ended = number == 2
+        with journal.transaction() as write:
+            write.save_incident(replace(incident, state=IncidentState.RESOLVED if ended else IncidentState.OPEN))
+    assert journal.counts() == Counts(incidents={"open": 2, "resolved": 1}, runs={})

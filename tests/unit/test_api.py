@@ -25,7 +25,7 @@ from healer.domain.finding import Health
 from healer.domain.incident import Incident
 from healer.domain.run import RunState
 from healer.errors import InvalidDocument, Unavailable
-from healer.ports import Journal
+from healer.ports import Counts, Journal
 from healer.runtime.snapshot import Board
 from healer.runtime.web.api import build_app
 from healer.runtime.web.auth import ResolvedToken, Role, resolve_tokens
@@ -423,6 +423,9 @@ class Dumb(SqlJournal):
 
     def incidents(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Incident, ...]:
         raise Unavailable("journal", f"connection refused (asked for {limit}, {open_only=})")
+
+    def counts(self) -> Counts:
+        raise Unavailable("journal", "connection refused")
 
 
 class Broken(Dumb):

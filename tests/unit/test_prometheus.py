@@ -173,15 +173,24 @@ def test_the_names_are_asked_for_again_after_a_while_and_when_nothing_is_found(
     def discoveries() -> int:
         return sum(asked.path == NAMES for asked in web.asked)
 
-    source.read(AT)
-    source.read(AT + timedelta(seconds=30))
-    assert discoveries() == 1
-    source.read(AT + timedelta(minutes=6))
+    for seconds in (0, 30, 60, 90):  # asked for until they were the same twice
+        source.read(AT + timedelta(seconds=seconds))
     assert discoveries() == 2
+    source.read(AT + timedelta(minutes=6))
+    assert discoveries() == 3
     renamed = "DCGM_FI_DEV_GPU_TEMP_CELSIUS"
     fake.tables = {renamed: [_named(renamed, "40")]}
     assert _column(source.read(AT + timedelta(minutes=7)), renamed).values.tolist() == [40]
-    assert discoveries() == 3
+    assert discoveries() == 4
+
+
+def test_metrics_that_were_not_there_yet_at_the_first_look_are_found_at_the_next(
+    fake: _Fake, source: PrometheusSource
+) -> None:
+    source.read(AT)  # in the middle of the first scrape: Prometheus knows only some of its metrics
+    power = "DCGM_FI_DEV_POWER_USAGE"
+    fake.tables[power] = [_named(power, "300")]
+    assert _column(source.read(AT + timedelta(seconds=30)), power).values.tolist() == [300]
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,6 @@ from healer.ports import Journal
 from healer.runtime.snapshot import Snapshot
 from healer.runtime.web.fleet_views import Condition, conditions, model_views
 
-_NEWEST = 1000
-
 
 def exposition(journal: Journal, snapshot: Snapshot, now: datetime) -> bytes:
     """In Prometheus' text format."""
@@ -107,24 +105,21 @@ def _models(snapshot: Snapshot) -> Iterable[Metric]:
 
 
 def _journal(journal: Journal, now: datetime) -> list[Metric]:
-    incidents = [incident.state for incident in journal.incidents(limit=_NEWEST)]
-    runs = [run.state for run in journal.runs(limit=_NEWEST)]
+    counts = journal.counts()
     pending = [
         approval
         for approval in journal.approvals(open_only=True)
         if approval.state is ApprovalState.PENDING and now < approval.expires_at
     ]
-    among = f"by state, among the newest {_NEWEST}"
     return [
-        _labelled("healer_incidents", f"Incidents {among}", "state", _counts(incidents, IncidentState)),
-        _labelled("healer_runs", f"Runs {among}", "state", _counts(runs, RunState)),
+        _labelled("healer_incidents", "Incidents by state", "state", _by_state(counts.incidents, IncidentState)),
+        _labelled("healer_runs", "Runs by state", "state", _by_state(counts.runs, RunState)),
         _gauge("healer_approvals_pending", "Questions that wait for a person", len(pending)),
     ]
 
 
-def _counts(found: Iterable[StrEnum], states: type[StrEnum]) -> Mapping[str, float]:
-    counted = Counter(found)
-    return {str(state): float(counted[state]) for state in states}
+def _by_state(counts: Mapping[str, int], states: type[StrEnum]) -> Mapping[str, float]:
+    return {str(state): float(counts.get(str(state), 0)) for state in states}
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

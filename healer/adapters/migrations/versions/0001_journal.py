@@ -22,6 +22,7 @@ def upgrade() -> None:
         "incidents",
         sa.Column("id", sa.String(64), primary_key=True),
         sa.Column("live", sa.Boolean, nullable=False, index=True),
+        sa.Column("state", sa.String(32), nullable=False, index=True),
         sa.Column("opened_at", moment, nullable=False, index=True),
         sa.Column("document", sa.Text, nullable=False),
     )
@@ -34,6 +35,8 @@ def upgrade() -> None:
             sa.Column(moment_column, moment, nullable=False),
             sa.Column("document", sa.Text, nullable=False),
         )
+    op.add_column("runs", sa.Column("state", sa.String(32), nullable=False, server_default=""))
+    op.create_index("ix_runs_state", "runs", ["state"])
     op.add_column("runs", sa.Column("cancelled_by", sa.String(255), nullable=False, server_default=""))
     op.create_table(
         "effects",
