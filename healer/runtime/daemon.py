@@ -15,6 +15,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from starlette.applications import Starlette
 
+from healer.adapters.http_server import HttpServer
 from healer.adapters.slack import open_interactions
 from healer.config import Config
 from healer.errors import Conflict, Fenced, HealerError
@@ -23,7 +24,6 @@ from healer.runtime.operator import Operator, failed_turn
 from healer.runtime.snapshot import Board
 from healer.runtime.web.api import build_app
 from healer.runtime.web.auth import resolve_tokens
-from healer.runtime.web.server import HttpServer
 
 _PURSUIT = timedelta(seconds=1)
 _HEARTBEAT = timedelta(seconds=5)
@@ -62,13 +62,15 @@ class Daemon:
         """
         holder = f"{socket.gethostname()}:{os.getpid()}"
         self.journal.lead(holder, self.clock.now(), _LEASE)
-        server = HttpServer(self._app(), self.config.http.host, self.config.http.port)
+        http = self.config.http
+        # The application logs its own failures, with the id that the client was given.
+        server = HttpServer(self._app(), http.host, http.port, hint="change http.listen", log_level="critical")
         port = server.start()
         fenced: list[Fenced] = []
         scheduler = self._scheduler(holder, fenced)
         try:
             scheduler.start()
-            _log.info("started", mode=str(self.config.mode), listen=f"{self.config.http.host}:{port}", holder=holder)
+            _log.info("started", mode=str(self.config.mode), listen=f"{http.host}:{port}", holder=holder)
             started(port)
             self.stopping.wait()
         finally:

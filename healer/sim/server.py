@@ -10,8 +10,7 @@ import hmac
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 from starlette.applications import Starlette
@@ -24,7 +23,7 @@ from healer.sim.exposition import CONTENT_TYPE, node_page, rack_page
 from healer.sim.faults import Fault, FaultKind
 from healer.sim.fleet import PowerLimit, SimulatedFleet
 from healer.sim.physics import DEFAULT_LIMIT_W, MAX_LIMIT_W, MIN_LIMIT_W
-from healer.sim.serving import BackgroundServer
+from healer.sim.serving import Served
 
 _TICK_S = 0.1
 _MOST_STEPS_PER_TICK = 200
@@ -54,7 +53,7 @@ class _FaultRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     severity: float | None = None
 
 
-class FleetServer:
+class FleetServer(Served):
     """Owns a fleet, lets its time pass and serves it. With `speed` 0 time stands still until `fleet.advance`."""
 
     def __init__(
@@ -71,32 +70,19 @@ class FleetServer:
         self._speed = speed
         self._token = token
         self._host_label = host_label
-        self._server = BackgroundServer(self._app(), name="simulated fleet", host=host, port=port)
+        super().__init__(self._app(), name="simulated fleet", host=host, port=port)
         self._stopping = threading.Event()
         self._time = threading.Thread(target=self._let_time_pass, name="simulated time", daemon=True)
 
-    @property
-    def url(self) -> str:
-        return self._server.url
-
     def start(self) -> None:
-        self._server.start()
+        super().start()
         self._time.start()
 
     def stop(self) -> None:
         self._stopping.set()
         if self._time.is_alive():
             self._time.join()
-        self._server.stop()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+        super().stop()
 
     def _let_time_pass(self) -> None:
         due_s, last = 0.0, time.monotonic()

@@ -11,8 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from healer.errors import Unavailable
-from healer.sim.serving import BackgroundServer
+from healer.sim.serving import Served
 from healer.sim.slack_clicks import TEAM_ID, Answer, Clicker, block_actions, post_raw, signed
 from healer.sim.slack_limits import Json, block_faults, message_error
 from healer.sim.slack_messages import (
@@ -49,7 +47,7 @@ class _ResponseUrl:
     uses: int = 0
 
 
-class LocalSlack:
+class LocalSlack(Served):
     """Serves the Web API, one incoming webhook and response_urls, from `start` to `stop`."""
 
     def __init__(
@@ -67,11 +65,7 @@ class LocalSlack:
         self._follow_ups: list[FollowUp] = []
         self._response_urls: dict[str, _ResponseUrl] = {}
         self._last_ts_us = 0
-        self._server = BackgroundServer(self._app(), name=COMPONENT, host=host, port=port)
-
-    @property
-    def url(self) -> str:
-        return self._server.url
+        super().__init__(self._app(), name=COMPONENT, host=host, port=port)
 
     @property
     def api_url(self) -> str:
@@ -92,21 +86,6 @@ class LocalSlack:
     def responses(self) -> tuple[FollowUp, ...]:
         with self._changed:
             return tuple(self._follow_ups)
-
-    def start(self) -> None:
-        self._server.start()
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def wait_for_message(self, predicate: Callable[[Message], bool], *, timeout_s: float = 10.0) -> Message:
         """The first message for which the predicate holds, as soon as one does.

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from healer.adapters.http_server import HttpServer
 from healer.adapters.slack import (
     BotPoster,
     SlackChannel,
@@ -39,8 +40,6 @@ from healer.domain.plan import Effect
 from healer.errors import InvalidDocument, NotPermitted, Rejected, Unavailable
 from healer.runtime.snapshot import Board
 from healer.runtime.web.api import build_app
-from healer.runtime.web.server import HttpServer
-from healer.sim.serving import BackgroundServer
 from healer.sim.slack import LocalSlack
 from healer.sim.slack_limits import block_faults
 from healer.sim.slack_messages import FollowUp, Message
@@ -192,11 +191,11 @@ class Canned:
 
 @pytest.fixture
 def canned() -> Iterator[Callable[[Canned], str]]:
-    servers: list[BackgroundServer] = []
+    servers: list[HttpServer] = []
 
     def start(canned: Canned) -> str:
         app = Starlette(routes=[Route("/{path:path}", canned.answer, methods=["POST"])])
-        servers.append(BackgroundServer(app, name="canned"))
+        servers.append(HttpServer(app, name="canned"))
         servers[-1].start()
         return servers[-1].url
 

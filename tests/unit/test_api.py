@@ -17,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 
+from healer.adapters.http_server import HttpServer
 from healer.adapters.slack import SlackInteractions
 from healer.adapters.sql import SqlJournal
 from healer.config import HttpSettings
@@ -29,7 +30,6 @@ from healer.ports import Counts, Journal
 from healer.runtime.snapshot import Board
 from healer.runtime.web.api import build_app
 from healer.runtime.web.auth import ResolvedToken, Role, resolve_tokens
-from healer.runtime.web.server import HttpServer
 from healer.runtime.web.views import incident_view
 from tests.unit.http_samples import ALICE, NOW, Client, SetClock, fill, leading_journal, snapshot
 
@@ -600,11 +600,11 @@ class TestServer:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             with pytest.raises(Unavailable, match=rf"address in use: .*127\.0\.0\.1:{port}; change http\.listen"):
-                HttpServer(Client, "127.0.0.1", port).start()  # type: ignore[arg-type]
+                HttpServer(Client, "127.0.0.1", port, hint="change http.listen")  # type: ignore[arg-type]
 
     def test_a_host_that_does_not_exist_says_what_to_change(self) -> None:
         with pytest.raises(Unavailable, match=r"change http\.listen"):
-            HttpServer(Client, "no-such-host.invalid", 0).start()  # type: ignore[arg-type]
+            HttpServer(Client, "no-such-host.invalid", 0, hint="change http.listen")  # type: ignore[arg-type]
 
     def test_does_not_log_every_request(self, journal: SqlJournal, caplog: pytest.LogCaptureFixture) -> None:
         app = build_app(

@@ -17,13 +17,13 @@ import click
 import pytest
 
 from healer import __version__
+from healer.adapters.http_server import HttpServer
 from healer.adapters.sql import SqlJournal
 from healer.cli import cli, main
 from healer.config import HttpSettings
 from healer.runtime.snapshot import Board
 from healer.runtime.web.api import build_app
 from healer.runtime.web.auth import ResolvedToken, Role
-from healer.runtime.web.server import HttpServer
 from tests.unit.http_samples import NOW, SetClock, fill, leading_journal, snapshot
 
 ROOT = Path(__file__).parents[2]

@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from healer.adapters.http_server import HttpServer
 from healer.errors import NotFound, Unavailable
-from healer.sim.serving import BackgroundServer
 from healer.sim.slack import LocalSlack
 from healer.sim.slack_clicks import post_raw
 from healer.sim.slack_limits import block_faults, message_error
@@ -57,7 +57,7 @@ def client(slack: LocalSlack) -> WebClient:
 @pytest.fixture
 def receiver(slack: LocalSlack) -> Iterator[Receiver]:
     taking = Receiver(SignatureVerifier(slack.signing_secret))
-    server = BackgroundServer(Starlette(routes=[Route("/in", taking.take, methods=["POST"])]), name="receiver")
+    server = HttpServer(Starlette(routes=[Route("/in", taking.take, methods=["POST"])]), name="receiver")
     taking.url = f"{server.url}/in"
     server.start()
     yield taking
