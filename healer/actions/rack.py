@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
+from numpy.typing import NDArray
 
 from healer.actions.base import World
 from healer.domain.component import Component
@@ -53,7 +54,7 @@ def rack_power(target: Component, world: World) -> RackPower:
         raise Unavailable(f"rack {target.rack}", "its meter gives no current power")
     # Of the meter's own instant where the telemetry has it: while the load rises, what the agents read a moment later
     # would leave too little for the rest of the rack, and the cap would be too high.
-    measured_w = frame.latest(Signal.POWER)[[gpu.rack == target.rack for gpu in frame.gpus.components]]
+    measured_w = frame.latest(Signal.POWER)[_members(target, frame)]
     read_w = sum(gpu.power_w for members in gpus.values() for gpu in members)
     drawn_w = read_w if np.isnan(measured_w).any() else float(measured_w.sum())
     ours = {
@@ -113,7 +114,7 @@ class Room:
 def room_of(target: Component, frame: Frame, row: int, *, cap_w: float, share: float, since: datetime) -> Room | None:
     """By the samples after `since`; None while there are none, or anything that counts is unknown."""
     span = frame.at - since
-    members = np.array([gpu.rack == target.rack for gpu in frame.gpus.components])
+    members = _members(target, frame)
     drawn_w = frame.window(Signal.POWER, span)[:, members]
     rack_w = frame.rack_window(span)[:, row]
     budget_w = float(frame.racks.budget_w[row])
@@ -123,3 +124,8 @@ def room_of(target: Component, frame: Frame, row: int, *, cap_w: float, share: f
     over = float(rack_w[-1]) > budget_w
     power_w = float(rack_w[-1]) if over else float(rack_w.max())
     return Room(binding, (share * budget_w - power_w) / max(1, binding), over)
+
+
+def _members(target: Component, frame: Frame) -> NDArray[np.bool_]:
+    """(n_gpus,) which GPUs of the frame are in the rack."""
+    return np.array([gpu.rack == target.rack for gpu in frame.gpus.components], dtype=np.bool_)

@@ -196,24 +196,22 @@ runs = _group(
 )
 
 
-@click.command()
-@click.argument("approval_id", metavar="ID")
-@click.option("--reason", required=True, help="Why; it goes into the audit log.")
-@daemon_options
-def approve(approval_id: str, reason: str, config_path: Path | None, url: str | None, token: str | None) -> None:
-    """Approve the plan behind approval ID."""
-    answer = _daemon(config_path, url, token).post(f"/api/v1/approvals/{approval_id}/approve", {"reason": reason})
-    click.echo(f"{approval_id} is {answer['state']}")
+def _answer(verb: str, *, summary: str) -> click.Command:
+    """`healer approve ID` and `healer deny ID`."""
+
+    @click.command(verb, help=summary)
+    @click.argument("approval_id", metavar="ID")
+    @click.option("--reason", required=True, help="Why; it goes into the audit log.")
+    @daemon_options
+    def answer(approval_id: str, reason: str, config_path: Path | None, url: str | None, token: str | None) -> None:
+        given = _daemon(config_path, url, token).post(f"/api/v1/approvals/{approval_id}/{verb}", {"reason": reason})
+        click.echo(f"{approval_id} is {given['state']}")
+
+    return answer
 
 
-@click.command()
-@click.argument("approval_id", metavar="ID")
-@click.option("--reason", required=True, help="Why; it goes into the audit log.")
-@daemon_options
-def deny(approval_id: str, reason: str, config_path: Path | None, url: str | None, token: str | None) -> None:
-    """Deny the plan behind approval ID."""
-    answer = _daemon(config_path, url, token).post(f"/api/v1/approvals/{approval_id}/deny", {"reason": reason})
-    click.echo(f"{approval_id} is {answer['state']}")
+approve = _answer("approve", summary="Approve the plan behind approval ID.")
+deny = _answer("deny", summary="Deny the plan behind approval ID.")
 
 
 @runs.command("cancel")

@@ -158,6 +158,12 @@ class Book:
             return False
         return True
 
+    def resolve(self, incident: Incident, how: str) -> None:
+        """Proven to be over."""
+        now = self.clock.now()
+        state = IncidentState.RESOLVED
+        self.save(replace(incident, state=state, resolved_at=now, changed_at=now, story=how))
+
     def escalate(self, incident: Incident, why: str) -> None:
         """Nothing more can be done by itself: a person has to look."""
         now = self.clock.now()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -67,7 +68,12 @@ class Daemon:
         server = HttpServer(self._app(), http.host, http.port, hint="change http.listen", log_level="critical")
         port = server.start()
         fenced: list[Fenced] = []
-        scheduler = self._scheduler(holder, fenced)
+
+        def end(error: Fenced) -> None:
+            fenced.append(error)
+            self.stopping.set()
+
+        scheduler = self._scheduler(holder, end)
         try:
             scheduler.start()
             _log.info("started", mode=str(self.config.mode), listen=f"{http.host}:{port}", holder=holder)
@@ -79,17 +85,17 @@ class Daemon:
         if fenced:
             raise fenced[0]
 
-    def _scheduler(self, holder: str, fenced: list[Fenced]) -> BackgroundScheduler:
+    def _scheduler(self, holder: str, end: Callable[[Fenced], None]) -> BackgroundScheduler:
         # A thread for each loop: a telemetry source that hangs must not hold up a drain, nor Slack either of them.
         scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(4)}, timezone="UTC")
-        loops: tuple[tuple[str, timedelta, Callable[[], None]], ...] = (
-            ("turn", self.config.telemetry.interval, self.operator.turn),
-            ("pursue", self.pursuit, self.operator.pursue),
-            ("announce", self.pursuit, self.operator.announce),
-            ("lead", _HEARTBEAT, lambda: self._lead(holder)),
-        )
-        for name, every, body in loops:
-            loop = _Loop(name, body, self.board, self.stopping, fenced)
+        # A turn keeps its interval, and that it failed is shown.
+        turn = _Loop("turn", self.operator.turn, end, failed=partial(failed_turn, self.board), longest_pause_s=0.0)
+        for loop, every in (
+            (turn, self.config.telemetry.interval),
+            (_Loop("pursue", self.operator.pursue, end), self.pursuit),
+            (_Loop("announce", self.operator.announce, end), self.pursuit),
+            (_Loop("lead", partial(self._lead, holder), end), _HEARTBEAT),
+        ):
             scheduler.add_job(
                 loop.once,
                 "interval",
@@ -125,17 +131,27 @@ class Daemon:
 class _Loop:
     """One loop's body behind the one boundary that nothing passes but the end of the process.
 
-    A loop that fails again and again is run less often: what it asks may be down for long. Turns keep their interval.
+    A loop that fails again and again is run less often: what it asks may be down for long.
+
+    Attributes:
+        end: told that another process leads.
+        failed: told of every failure.
     """
 
     def __init__(
-        self, name: str, body: Callable[[], None], board: Board, stopping: threading.Event, fenced: list[Fenced]
+        self,
+        name: str,
+        body: Callable[[], None],
+        end: Callable[[Fenced], None],
+        *,
+        failed: Callable[[Exception], None] = lambda _error: None,
+        longest_pause_s: float = _LONGEST_PAUSE_S,
     ) -> None:
         self._name = name
         self._body = body
-        self._board = board
-        self._stopping = stopping
-        self._fenced = fenced
+        self._end = end
+        self._failed = failed
+        self._longest_pause_s = longest_pause_s
         self._trouble = ""
         self._pause_s = 0.0
         self._resumes_at = 0.0
@@ -146,8 +162,7 @@ class _Loop:
         try:
             self._body()
         except Fenced as error:
-            self._fenced.append(error)
-            self._stopping.set()
+            self._end(error)
         except Exception as error:  # noqa: BLE001 - a turn may fail for any reason; the next one starts from what is observed then
             self._report(error)
         else:
@@ -156,13 +171,11 @@ class _Loop:
             self._trouble, self._pause_s = "", 0.0
 
     def _report(self, error: Exception) -> None:
-        """Log the trouble once, not every turn; a failed observation is also shown."""
-        if self._name == "turn":
-            failed_turn(self._board, error)
+        """Log the trouble once, not every turn."""
+        self._failed(error)
         if str(error) != self._trouble:
             unexpected = not isinstance(error, HealerError)
             _log.error("loop failed", loop=self._name, error=str(error), exc_info=error if unexpected else None)
         self._trouble = str(error)
-        if self._name != "turn":
-            self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s or _SHORTEST_PAUSE_S)
-            self._resumes_at = time.monotonic() + self._pause_s
+        self._pause_s = min(self._longest_pause_s, 2 * self._pause_s or _SHORTEST_PAUSE_S)
+        self._resumes_at = time.monotonic() + self._pause_s

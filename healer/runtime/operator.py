@@ -133,11 +133,9 @@ class Operator:
 
     def _settle_without_run(self, incident: Incident) -> None:
         """The world already is as the playbook would leave it: a second GPU of a node that is out of service."""
-        now, plan = self.clock.now(), incident.plan
+        plan = incident.plan
         if plan is not None and plan.resolves_when is ResolvesWhen.CONTAINED:
-            story = f"contained already: nothing is left to do on {plan.target}"
-            state = IncidentState.RESOLVED
-            self.book.save(replace(incident, state=state, resolved_at=now, changed_at=now, story=story))
+            self.book.resolve(incident, f"contained already: nothing is left to do on {plan.target}")
         else:
             self.book.save(replace(incident, story="nothing to do but wait"))
 
@@ -243,9 +241,7 @@ class Operator:
             return
         match self.executor.still_holds(self.journal.run(incident.run_id), self.knowledge.world()):
             case Done():
-                story = f"contained by {plan.playbook}: {plan.target} is out of service"
-                state = IncidentState.RESOLVED
-                self.book.save(replace(incident, state=state, resolved_at=now, changed_at=now, story=story))
+                self.book.resolve(incident, f"contained by {plan.playbook}: {plan.target} is out of service")
             case Failed(detail):
                 self.book.escalate(incident, detail)
             case RetryAfter(_, detail) if now - incident.changed_at > plan.deadline:

@@ -15,6 +15,9 @@ from healer.domain.signal import Signal
 from healer.telemetry.catalogue import SPELLINGS, convert
 from healer.telemetry.identity import TopologyRules, gpu_of, model_of, rack_of
 
+# Earlier spellings win over later ones when an exporter offers both.
+_ORDER = {metric: position for position, metric in enumerate(SPELLINGS)}
+
 
 class Window:
     """Attributes:
@@ -48,8 +51,7 @@ class Window:
         now: dict[Signal, Floats] = {}
         homeless = 0
         self._renewed.clear()
-        order = {metric: position for position, metric in enumerate(SPELLINGS)}
-        known = sorted((c for c in reading.columns if c.metric in SPELLINGS), key=lambda column: order[column.metric])
+        known = sorted((c for c in reading.columns if c.metric in SPELLINGS), key=lambda column: _ORDER[column.metric])
         for column in known:
             homeless += self._place(column, reading.at, now)
         n = len(self._components)
