@@ -46,9 +46,19 @@ check: $(VENV)/.installed-dev ## ruff, mypy, the direction of imports, every bra
 	    --cov-report=term-missing:skip-covered --cov-fail-under=100 $(CORE_TESTS)
 	$(BIN)/healer check .
 
+.PHONY: docs
+docs: $(STAMP) ## Write docs/signals.md and the exporter's counters file anew from the catalogue of signals
+	$(BIN)/python -c 'from pathlib import Path; from healer.telemetry import catalogue_table as table; \
+	    Path("docs/signals.md").write_text(table.signals_page(), "utf-8"); \
+	    Path("deploy/dcgm-exporter/counters.csv").write_text(table.counters_file(), "utf-8")'
+
 .PHONY: kube
 kube: ## Build the Kubernetes control plane for the tests, once (needs Go; minutes)
 	bash tests/controlplane/build.sh
+
+.PHONY: parts
+parts: ## Fetch Prometheus 3.x and VictoriaMetrics for the tests, once (Debian: about 100 MB)
+	bash tests/realparts/fetch.sh
 
 .PHONY: lock
 lock: ## Write constraints.txt anew from the newest releases that fit

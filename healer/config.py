@@ -11,10 +11,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from healer.documents import read_document
+from healer.domain.finding import FailureMode
 from healer.domain.verdict import Mode
 from healer.errors import InvalidDocument, Problem
 from healer.schema import Duration, Section, validated
 from healer.telemetry.identity import NODE_LABELS, TopologyRules
+from healer.telemetry.kube import NodeLabels
+from healer.telemetry.slurm import NodeWords
+
+_SLURM_WORDS = NodeWords()
 
 
 class Secret(Section):
@@ -50,37 +55,150 @@ class PrometheusSettings(Section):
     timeout: Duration = timedelta(seconds=10)
 
 
+class DnsTargetsSettings(Section):
+    """Attributes:
+    port: where the exporters listen; SRV records say so themselves.
+    """
+
+    name: str
+    type: Literal["A", "AAAA", "SRV"] = "SRV"
+    port: Annotated[int, Field(gt=0, lt=65536)] | None = None
+
+    def model_post_init(self, _context: object) -> None:
+        if (self.port is None) != (self.type == "SRV"):
+            raise ValueError("port is needed for A and AAAA records, and stands in SRV records themselves")
+
+
+class KubernetesTargetsSettings(Section):
+    """Attributes:
+    namespace: null looks in all of them.
+    port: its number, or its name in the pod.
+    """
+
+    namespace: str | None = None
+    selector: str = "app.kubernetes.io/name=dcgm-exporter"
+    port: int | str = 9400
+
+
 class ScrapeSettings(Section):
+    """Attributes:
+    discovery: the URL of a service discovery in Prometheus' http_sd form.
+    files: in Prometheus' file_sd form; `*` stands for any part of a name.
+    kubernetes: exporters that run as pods, through the connection of cluster.kubernetes.
+    """
+
     targets: tuple[str, ...] = ()
     discovery: str | None = None
+    files: tuple[str, ...] = ()
+    dns: tuple[DnsTargetsSettings, ...] = ()
+    kubernetes: KubernetesTargetsSettings | None = None
     timeout: Duration = timedelta(seconds=5)
 
 
+class RemoteWriteSettings(Section):
+    """Attributes:
+    max_series: further ones are refused, and said; each takes about a hundred bytes.
+    """
+
+    max_series: Annotated[int, Field(gt=0)] = 6_000_000
+
+
+class AlertsSettings(Section):
+    """Alertmanager's webhook.
+
+    Attributes:
+        modes: which failure mode an alert means, by its name; the label `healer_failure_mode` says it by itself.
+        expires_after: what fires and was not repeated for so long is unknown; longer than Alertmanager's
+            repeat_interval.
+    """
+
+    receive: bool = False
+    modes: dict[str, FailureMode] = Field(default_factory=dict)
+    expires_after: Duration = timedelta(hours=5)
+
+
 class TelemetrySettings(Section):
-    source: Literal["prometheus", "scrape", "simulator"] = "prometheus"
+    source: Literal["prometheus", "scrape", "remote_write", "simulator"] = "prometheus"
     interval: Duration = timedelta(seconds=30)
     max_age: Duration = timedelta(seconds=90)
     window: Duration = timedelta(minutes=10)
     prometheus: PrometheusSettings = PrometheusSettings()
     scrape: ScrapeSettings = ScrapeSettings()
+    remote_write: RemoteWriteSettings = RemoteWriteSettings()
+    alerts: AlertsSettings = AlertsSettings()
 
     def model_post_init(self, _context: object) -> None:
         if self.max_age < self.interval:
             raise ValueError("max_age is shorter than interval: between two turns everything would be unknown")
 
 
+class KubernetesTopologySettings(Section):
+    """Which node labels say where a node is; of each list the first that a node has. Empty takes the usual ones."""
+
+    rack: tuple[str, ...] = ()
+    feed: tuple[str, ...] = ()
+    nvlink_domain: tuple[str, ...] = ()
+    switch: tuple[str, ...] = ()
+
+    def labels(self) -> NodeLabels:
+        return NodeLabels(**{part: names for part, names in self if names})
+
+
+class SlurmTopologySettings(Section):
+    """Attributes:
+    programs: the folder of scontrol, sinfo and squeue, where they are not on the PATH.
+    config: slurm.conf, where it is not where Slurm looks for it.
+    rack, feed, nvlink_domain, switch: expressions with one group, tried on a node's features, `extra` and `comment`.
+    """
+
+    programs: Path | None = None
+    config: Path | None = None
+    timeout: Duration = timedelta(seconds=30)
+    rack: str = _SLURM_WORDS.rack
+    feed: str = _SLURM_WORDS.feed
+    nvlink_domain: str = _SLURM_WORDS.nvlink_domain
+    switch: str = _SLURM_WORDS.switch
+
+    def model_post_init(self, _context: object) -> None:
+        self.words()
+
+    def words(self) -> NodeWords:
+        return NodeWords(self.rack, self.feed, self.nvlink_domain, self.switch)
+
+
 class TopologySettings(Section):
-    source: Literal["labels"] = "labels"
+    """Who knows where a GPU is, and whose: the file, then `source`, then labels for what those leave open.
+
+    Attributes:
+        file: racks and feeds that no scheduler knows; may stand beside any source.
+        every: how often the scheduler is asked.
+    """
+
+    source: Literal["labels", "file", "kubernetes", "slurm"] = "labels"
+    file: Path | None = None
+    every: Duration = timedelta(minutes=1)
+    kubernetes: KubernetesTopologySettings = KubernetesTopologySettings()
+    slurm: SlurmTopologySettings = SlurmTopologySettings()
     node_labels: tuple[str, ...] = NODE_LABELS
     rack_label: str = "rack"
+    feed_label: str = "power_feed"
+    nvlink_domain_label: str = "nvlink_domain"
+    switch_label: str = "switch"
     job_labels: tuple[str, ...] = ("hpc_job", "job_name")
     rack_power: str = "rack_power_watts"
     rack_budget_watts: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+
+    def model_post_init(self, _context: object) -> None:
+        if self.source == "file" and self.file is None:
+            raise ValueError("source: file needs file: PATH")
 
     def rules(self) -> TopologyRules:
         return TopologyRules(
             node_labels=self.node_labels,
             rack_label=self.rack_label,
+            feed_label=self.feed_label,
+            nvlink_domain_label=self.nvlink_domain_label,
+            switch_label=self.switch_label,
             job_labels=self.job_labels,
             rack_power=self.rack_power,
             rack_budget_w=self.rack_budget_watts,
@@ -194,7 +312,7 @@ class StateSettings(Section):
 
 class TokenSettings(Section):
     name: str
-    role: Literal["viewer", "approver", "admin"]
+    role: Literal["sender", "viewer", "approver", "admin"]
     token: Secret
 
 
@@ -255,7 +373,7 @@ def load_config(path: Path) -> Config:
     """Read and check config.yaml; relative content paths are relative to the file. Raises InvalidDocument."""
     config = validated(read_document(path), Config)
     base = path.resolve().parent
-    absolute = {
+    absolute: dict[str, Section] = {
         name: section.model_copy(update={"path": base / section.path})
         for name, section in (
             ("detectors", config.detectors),
@@ -263,4 +381,6 @@ def load_config(path: Path) -> Config:
             ("playbooks", config.playbooks),
         )
     }
+    if config.topology.file is not None:
+        absolute["topology"] = config.topology.model_copy(update={"file": base / config.topology.file})
     return config.model_copy(update=absolute)

@@ -14,10 +14,14 @@ from enum import StrEnum
 from typing import Protocol
 
 from healer.domain.approval import Approval, Person
+from healer.domain.finding import Findings
 from healer.domain.fleet import GpuPower, Node, Workload
+from healer.domain.frame import Frame
 from healer.domain.incident import Incident
 from healer.domain.reading import Reading
 from healer.domain.run import EffectRecord, Run
+from healer.domain.topology import Topology
+from healer.telemetry.history import Stretch
 
 
 class Clock(Protocol):
@@ -39,6 +43,34 @@ class TelemetryHistory(Protocol):
     def replay(self, start: datetime, end: datetime, step: timedelta) -> Iterator[Reading]:
         """One reading per step, oldest first, each as `read` would have returned it at that time."""
         ...
+
+
+class SampleHistory(Protocol):
+    """Stored telemetry as it was stored, for training."""
+
+    def fetch(self, metrics: Sequence[str], start: datetime, end: datetime) -> Iterator[Stretch]:
+        """Every stored sample with start <= time < end, each once, as stretches of whole series.
+
+        Slice after slice, and in each slice all metrics; a slice without samples does not come. Stale marks are left
+        out, every other value is as it was stored. May fail in the middle: what has come by then is whole.
+        """
+        ...
+
+
+class TopologySource(Protocol):
+    """Who knows where each node is, and which job holds what."""
+
+    def topology(self, at: datetime) -> Topology:
+        """All that is so as of `at`; the very same object while nothing has changed."""
+        ...
+
+
+class Notices(Protocol):
+    """What other systems found and told us of their own accord."""
+
+    def findings(self, frame: Frame, now: datetime) -> Findings: ...
+
+    def warnings(self, now: datetime) -> tuple[str, ...]: ...
 
 
 class EvictionAnswer(StrEnum):

@@ -85,5 +85,4 @@ def counter_growth(window: Floats) -> Floats:
 
 def peers(frame: Frame) -> NDArray[np.int64]:
     """(n_gpus,) the peer group of each GPU: the GPUs of the same model."""
-    _, groups = np.unique(np.array(frame.gpus.models, dtype=np.str_), return_inverse=True)
-    return groups.astype(np.int64)
+    return frame.gpus.peers

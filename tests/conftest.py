@@ -13,7 +13,7 @@ pytest_plugins = ["tests.controlplane.fixtures"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests on one real part stay on one worker, so that there is one control plane, and not one per core."""
     for item in items:
-        for part in ("kubernetes", "prometheus"):
+        for part in ("kubernetes", "prometheus", "slurm"):
             if item.get_closest_marker(part) is not None:
                 item.add_marker(pytest.mark.xdist_group(part))
                 break

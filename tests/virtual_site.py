@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-
-from healer.adapters.scrape import parse_page
 from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.adapters.sql import SqlJournal
 from healer.config import Config
+from healer.content.detectors import Detector
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.fleet import GpuPower, Workload
 from healer.domain.incident import Incident
-from healer.domain.reading import Column, Reading
+from healer.domain.reading import Labels, Reading
 from healer.domain.verdict import Mode
 from healer.errors import HealerError, NotFound, Rejected, Unavailable
 from healer.ports import Eviction, Transaction
@@ -29,6 +28,7 @@ from healer.runtime.wiring import Content, build_operator, load_content
 from healer.sim.exposition import node_page, rack_page
 from healer.sim.fleet import PowerLimit, SimulatedFleet
 from healer.sim.physics import DEFAULT_LIMIT_W, MAX_LIMIT_W, MIN_LIMIT_W
+from healer.telemetry.exposition import Pages
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 ON_CALL = Person("slack:U0ONCALL", "on-call")
@@ -189,27 +189,22 @@ class FleetTelemetry:
         self.down = False
         self.metered = True
         self._fleet = fleet
+        self._pages = Pages()
 
     def read(self, at: datetime) -> Reading:
         if self.down:
             raise Unavailable(self.name, "did not answer")
+        return replace(self._pages.reading(at, self._shown()), silent=tuple(sorted(self.silent)))
+
+    def _shown(self) -> Iterator[tuple[Labels, str]]:
+        """Each target's labels and its page."""
         layout = self._fleet.layout
-        of_metric: dict[str, list[Column]] = {}
         for node in layout.nodes:
             reading = self._fleet.read(node)
             if reading.exporter_up and node not in self.silent:
-                for column in parse_page(node_page(reading), at, {"node": node, "rack": layout.rack_of(node)}):
-                    of_metric.setdefault(column.metric, []).append(column)
-        columns = [_merged(metric, parts) for metric, parts in of_metric.items()]
+                yield {"instance": node, "node": node, "rack": layout.rack_of(node)}, node_page(reading)
         if self.metered:
-            columns += parse_page(rack_page(self._fleet.rack_power_w()), at, {})
-        return Reading(at, tuple(columns), silent=tuple(sorted(self.silent)))
-
-
-def _merged(metric: str, parts: list[Column]) -> Column:
-    labels = [series for part in parts for series in part.labels]
-    values, times = (np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "times"))
-    return Column(metric, labels, values, times)
+            yield {}, rack_page(self._fleet.rack_power_w())
 
 
 class RecordingChannel:
@@ -314,6 +309,10 @@ class Site:
     def ticks(self, count: int, seconds: float = 10) -> None:
         for _ in range(count):
             self.tick(seconds)
+
+    def observe_with(self, *detectors: Detector) -> None:
+        """From now on these detectors."""
+        self.operator = replace(self.operator, observer=replace(self.operator.observer, detectors=detectors))
 
     def incident(self) -> Incident:
         """The one and only."""

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from healer.errors import Unavailable
 
 _PATIENCE_S = 10.0
+_KEEP_ALIVE_S = 75  # senders and scrapers come back every some seconds, and find their connection still open
 
 
 class HttpServer:
@@ -49,6 +50,7 @@ class HttpServer:
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=2,
+            timeout_keep_alive=_KEEP_ALIVE_S,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)

@@ -199,8 +199,8 @@ class Question:
 
     Attributes:
         verb: get, list, patch or create.
-        resource: with its subresource, as in pods/eviction.
-        group: the API group; empty for the core one. Only version v1 is spoken.
+        resource: with its subresource, as in pods/eviction; empty to ask what a group, or a version of it, serves.
+        group: the API group; empty for the core one.
     """
 
     verb: str
@@ -208,13 +208,14 @@ class Question:
     name: str = ""
     namespace: str = ""
     group: str = ""
+    version: str = "v1"
 
     @property
     def path(self) -> str:
-        base = f"/apis/{self.group}/v1" if self.group else "/api/v1"
-        inside = f"/namespaces/{self.namespace}" if self.namespace else ""
+        base = ("apis", self.group, self.version) if self.group else ("api", self.version)
+        inside = ("namespaces", self.namespace) if self.namespace else ()
         resource, _, subresource = self.resource.partition("/")
-        return base + inside + "".join(f"/{part}" for part in (resource, self.name, subresource) if part)
+        return "".join(f"/{part}" for part in (*base, *inside, resource, self.name, subresource) if part)
 
     @property
     def rule(self) -> str:
@@ -222,7 +223,8 @@ class Question:
 
     def __str__(self) -> str:
         where = f" in namespace {self.namespace}" if self.namespace else ""
-        return f"{self.verb} {self.resource}{f' {self.name}' if self.name else ''}{where}"
+        what = self.resource or f"the API {self.group} {self.version}".strip()
+        return f"{self.verb} {what}{f' {self.name}' if self.name else ''}{where}"
 
 
 def decode(body: bytes, kind: type[Decoded], question: Question) -> Decoded:

@@ -8,19 +8,18 @@ same labels, because the samples of one scrape share its time.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from healer.adapters.prometheus_api import Page, PrometheusApi
-from healer.domain.reading import Column, Labels, Reading
+from healer.adapters.prometheus_api import PrometheusApi
+from healer.adapters.prometheus_series import SeriesBook
+from healer.adapters.prometheus_tables import Floats, Instants, SampleTimes, Table, ask
+from healer.domain.reading import Column, Reading
 from healer.errors import Unavailable
 from healer.telemetry.catalogue import SPELLINGS
 
@@ -28,48 +27,18 @@ _CONCURRENT = 4
 _NAMES_HOLD_FOR = timedelta(minutes=5)
 _NAMES_WINDOW = timedelta(minutes=10)
 _SLICE_STEPS = 60
-_SELECTOR = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*(\{[^{}]*\})?")
+_DOWN = "up == 0"
+_TELL_TARGETS = frozenset({"job", "instance"})
 
 _T = TypeVar("_T")
-_Identity = frozenset[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Instants:
-    """Evenly spaced instants in unix milliseconds, which is how exactly Prometheus tells time."""
-
-    start_ms: int
-    step_ms: int
-    count: int
-
-    def at(self, k: int) -> datetime:
-        return datetime.fromtimestamp((self.start_ms + k * self.step_ms) / 1000, UTC)
-
-    def sliced(self, size: int) -> Iterator[_Instants]:
-        for first in range(0, self.count, size):
-            yield _Instants(self.start_ms + first * self.step_ms, self.step_ms, min(size, self.count - first))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Table:
-    """The answer to one query.
-
-    Attributes:
-        values: (n_series, n_instants) float64.
-        present: (n_series, n_instants) whether there was a sample at all; its value may well be NaN.
-    """
-
-    query: str
-    labels: Sequence[Labels]
-    values: NDArray[np.float64]
-    present: NDArray[np.bool_]
-    warnings: tuple[str, ...]
 
 
 class PrometheusSource:
     """Attributes:
+    query: further parameters of every request, such as Thanos' `dedup` or VictoriaMetrics' `deny_partial_response`.
     rack_power: the metric, or the PromQL, that gives watts by rack.
     lookback: how old the newest sample of a series may be and still count, whatever the server's own setting.
+    kept_labels: the labels that anybody reads; None keeps them all.
     """
 
     name = "prometheus"
@@ -84,38 +53,39 @@ class PrometheusSource:
         timeout_s: float = 10.0,
         rack_power: str = "rack_power_watts",
         lookback: timedelta = timedelta(seconds=90),
+        kept_labels: frozenset[str] | None = None,
     ) -> None:
-        lookback_ms = round(lookback.total_seconds() * 1000)
-        # A server that does not know the parameter ignores it; the sample times still tell what is stale.
-        fixed = {"lookback_delta": f"{lookback_ms}ms", **(query or {})}
+        fixed = {**_for_every_engine(lookback), **(query or {})}
         self._api = PrometheusApi(url, headers=headers or {}, tenant=tenant, query=fixed, timeout_s=timeout_s)
         self._rack_power = rack_power
         self._lookback = lookback
+        self._kept = None if kept_labels is None else kept_labels | _TELL_TARGETS
         self._names: tuple[str, ...] = ()
         self._names_from: datetime | None = None
-        self._jobs: set[str] = set()
+        self._reader = self._new_reader()
 
     def close(self) -> None:
         self._api.close()
 
     def read(self, at: datetime) -> Reading:
         """Every series of the fleet as of `at`. Raises Unavailable, also when there is not one GPU in the answer."""
-        instants = _Instants(_milliseconds(at), 1, 1)
-        warnings: tuple[str, ...] = ()
+        instants = Instants(_milliseconds(at), 1, 1)
+        remarks: tuple[str, ...] = ()
         reading: Reading | None = None
         if self._names_from is not None and abs(at - self._names_from) < _NAMES_HOLD_FOR:
-            reading = next(self._readings(self._names, instants, self._jobs))
+            reading = next(self._reader.readings(self._names, instants))
         if reading is None or not self._has_gpus(reading):
-            names, warnings = self._discover(at - _NAMES_WINDOW, at)
+            names, remarks = self._discover(at - _NAMES_WINDOW, at)
             # While a first scrape is being taken in, only some of its names are there: what has just changed is not
             # relied on, else the rest would be missing for as long as the names hold.
             self._names_from = at if names == self._names else None
             self._names = names
-            reading = next(self._readings(names, instants, self._jobs))
+            reading = next(self._reader.readings(names, instants))
         if not self._has_gpus(reading):
             silent = f", and these targets do not answer it: {', '.join(reading.silent[:5])}" if reading.silent else ""
             raise self._no_gpus(f"at {at:%Y-%m-%dT%H:%M:%SZ}{silent}")
-        return Reading(at, reading.columns, reading.silent, tuple(dict.fromkeys(warnings + reading.warnings)))
+        warnings = tuple(dict.fromkeys(remarks + reading.warnings))
+        return Reading(at, reading.columns, reading.label_sets, reading.silent, warnings)
 
     def replay(self, start: datetime, end: datetime, step: timedelta) -> Iterator[Reading]:
         """One reading per step from `start` to `end`, both included. Raises Unavailable if there was never a GPU."""
@@ -123,21 +93,25 @@ class PrometheusSource:
         if step_ms <= 0 or end < start:
             raise ValueError(f"cannot replay from {start} to {end} in steps of {step}")
         count = (_milliseconds(end) - _milliseconds(start)) // step_ms + 1
-        names, warnings = self._discover(start - self._lookback, end)
-        jobs: set[str] = set()
+        names, remarks = self._discover(start - self._lookback, end)
+        reader = self._new_reader()
         found = False
-        for instants in _Instants(_milliseconds(start), step_ms, count).sliced(_SLICE_STEPS):
-            for reading in self._readings(names, instants, jobs):
+        for instants in Instants(_milliseconds(start), step_ms, count).sliced(_SLICE_STEPS):
+            for reading in reader.readings(names, instants):
                 found = found or self._has_gpus(reading)
-                yield Reading(reading.at, reading.columns, reading.silent, warnings + reading.warnings)
+                warnings = tuple(dict.fromkeys(remarks + reading.warnings))
+                yield Reading(reading.at, reading.columns, reading.label_sets, reading.silent, warnings)
         if not found:
             raise self._no_gpus(f"between {start:%Y-%m-%dT%H:%M:%SZ} and {end:%Y-%m-%dT%H:%M:%SZ}")
 
+    def _new_reader(self) -> _Reader:
+        return _Reader(self._api, self._rack_power, SeriesBook(self._kept, SPELLINGS))
+
     def _discover(self, start: datetime, end: datetime) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The exported metrics that exist, of those that we know; and warnings."""
+        """The exported metrics that exist, of those that we know; and what the server remarks."""
         window = {"start": f"{start.timestamp():.3f}", "end": f"{end.timestamp():.3f}"}
-        names, warnings = self._api.metric_names(window)
-        return tuple(name for name in SPELLINGS if name in names), warnings
+        names, remarks = self._api.metric_names(window)
+        return tuple(name for name in SPELLINGS if name in names), remarks
 
     def _has_gpus(self, reading: Reading) -> bool:
         return any(len(column.values) for column in reading.columns if column.metric != self._rack_power)
@@ -146,85 +120,75 @@ class PrometheusSource:
         text = f"has no GPU metric {when}; check that it scrapes the exporters, and the tenant, if it has tenants"
         return Unavailable(self._api.component, text)
 
-    def _readings(self, names: Sequence[str], instants: _Instants, jobs: set[str]) -> Iterator[Reading]:
-        """The readings of a slice, oldest first. `jobs` collects the scrape jobs that ever carried a GPU."""
-        queries = dict.fromkeys((*names, self._rack_power, "up == 0"))
-        *tables, down = _in_parallel([partial(self._table, query, instants) for query in queries])
-        warnings = tuple(dict.fromkeys(text for table in (*tables, down) for text in table.warnings))
-        times = self._sample_times(tables, instants)
-        for table in tables:
-            if table.query != self._rack_power:
-                jobs.update(labels["job"] for labels in table.labels if "job" in labels)
-        ours = [row for row, labels in enumerate(down.labels) if labels.get("job") in jobs and "instance" in labels]
+
+class _Reader:
+    """One reading after the other, of the same series."""
+
+    def __init__(self, api: PrometheusApi, rack_power: str, book: SeriesBook) -> None:
+        self._api = api
+        self._rack_power = rack_power
+        self._book = book
+        self._times = SampleTimes()
+        self._names: tuple[str, ...] = ()
+
+    def readings(self, names: Sequence[str], instants: Instants) -> Iterator[Reading]:
+        """The readings of all instants, oldest first."""
+        queries = tuple(dict.fromkeys((*names, self._rack_power, _DOWN)))
+        if queries != self._names:
+            self._names, self._times = queries, SampleTimes()
+        stamped = self._times.asked
+        asked = (*queries, *map(_times_of, stamped))
+        self._book.sweep(asked)
+        tables = _in_parallel([partial(self._ask, query, instants) for query in asked])
+        *shown, down = tables[: len(queries)]
+        stamps = dict(zip(stamped, tables[len(queries) :], strict=True))
+        times = self._times.of(shown, stamps, lambda query: self._ask(_times_of(query), instants))
+        remarks = tuple(dict.fromkeys(text for table in (*shown, down, *stamps.values()) for text in table.remarks))
         for k in range(instants.count):
             yield Reading(
                 at=instants.at(k),
-                columns=tuple(_column(table, times[table.query], k) for table in tables if table.present[:, k].any()),
-                silent=tuple(sorted({down.labels[row]["instance"] for row in ours if down.present[row, k]})),
-                warnings=warnings,
+                columns=tuple(_column(table, times[table.query], k) for table in shown if table.present[:, k].any()),
+                label_sets=self._book.label_sets,
+                silent=self._silent(down, k),
+                warnings=remarks,
             )
 
-    def _table(self, query: str, instants: _Instants) -> _Table:
-        if instants.count == 1:
-            page = self._api.query(query, {"time": _seconds(instants.start_ms)})
-        else:
-            last_ms = instants.start_ms + (instants.count - 1) * instants.step_ms
-            span = {"start": _seconds(instants.start_ms), "end": _seconds(last_ms), "step": _seconds(instants.step_ms)}
-            page = self._api.query_range(query, span)
-        columns = self._columns(query, page, instants)
-        shape = (len(page.labels), instants.count)
-        values, present = np.full(shape, np.nan), np.zeros(shape, dtype=np.bool_)
-        rows = np.repeat(np.arange(len(page.labels)), page.lengths)
-        values[rows, columns], present[rows, columns] = page.values, True
-        return _Table(query, page.labels, values, present, page.warnings)
+    def _ask(self, query: str, instants: Instants) -> Table:
+        return ask(self._api, self._book, query, instants)
 
-    def _columns(self, query: str, page: Page, instants: _Instants) -> NDArray[np.int64]:
-        """Which instant each sample belongs to. Raises Unavailable if the samples are of other times than asked for."""
-        if instants.count == 1:
-            return np.zeros(len(page.values), dtype=np.int64)
-        position = (page.stamps_s * 1000 - instants.start_ms) / instants.step_ms
-        columns = np.rint(position).astype(np.int64)
-        off = (columns < 0) | (columns >= instants.count) | (np.abs(position - columns) * instants.step_ms > 1)
-        if off.any():
-            text = f"answered {query!r} for other times than asked; start at a multiple of the step, or ask it directly"
-            raise Unavailable(self._api.component, text)
-        return columns
-
-    def _sample_times(self, tables: Sequence[_Table], instants: _Instants) -> dict[str, NDArray[np.float64]]:
-        """By query, (n_series, n_instants) unix seconds of each sample; NaN where PromQL computed the value.
-
-        The largest metric is asked for its times; those whose labels match need no question of their own. What is left
-        over, such as XIDs with their own labels or another vendor's metrics, is asked for itself.
-        """
-        known: dict[_Identity, NDArray[np.float64]] = {}
-        times: dict[str, NDArray[np.float64]] = {}
-        last: tuple[Sequence[Labels], NDArray[np.float64]] = ((), np.empty((0, instants.count)))
-        for table in sorted(tables, key=lambda table: -len(table.labels)):
-            # Prometheus lists the series of two metrics of the same targets in the same order, nearly always.
-            found = last[1] if table.labels == last[0] else _look_up(known, table)
-            if (table.present & np.isnan(found)).any() and _SELECTOR.fullmatch(table.query):
-                asked = self._table(f"timestamp({table.query})", instants)
-                stamps = np.where(asked.present, asked.values, np.nan)
-                for labels, row in zip(asked.labels, stamps, strict=True):
-                    identity = frozenset(labels.items())
-                    known[identity] = np.fmax(known.get(identity, row), row)
-                found = _look_up(known, table)
-                last = (table.labels, found)
-            times[table.query] = found
-        return times
+    def _silent(self, down: Table, k: int) -> tuple[str, ...]:
+        """The targets that do not answer, of the scrape jobs that ever brought a GPU."""
+        numbers = down.shape.series[down.present[:, k]].tolist()
+        targets = [self._book.label_sets[number] for number in numbers]
+        ours = {
+            labels["instance"] for labels in targets if labels.get("job") in self._book.jobs and "instance" in labels
+        }
+        return tuple(sorted(ours))
 
 
-def _look_up(known: Mapping[_Identity, NDArray[np.float64]], table: _Table) -> NDArray[np.float64]:
-    unknown = np.full(table.values.shape[1], np.nan)
-    rows = [known.get(frozenset(labels.items()), unknown) for labels in table.labels] if known else []
-    return np.stack(rows) if rows else np.full(table.values.shape, np.nan)
+def _for_every_engine(lookback: timedelta) -> dict[str, str]:
+    """Parameters that make the engines answer alike. Each ignores what it does not know."""
+    window = f"{round(lookback.total_seconds() * 1000)}ms"
+    return {
+        "lookback_delta": window,
+        "max_lookback": window,  # VictoriaMetrics' word for it
+        "latency_offset": "1ms",  # VictoriaMetrics hides the newest 30 s else; 0 it refuses
+        "partial_response": "true",  # Thanos: what a store that is down leaves out is told in a warning
+        "max_source_resolution": "0s",  # Thanos: as it was scraped, not downsampled
+    }
 
 
-def _column(table: _Table, times: NDArray[np.float64], k: int) -> Column:
+def _times_of(query: str) -> str:
+    return f"timestamp({query})"
+
+
+def _column(table: Table, times: Floats, k: int) -> Column:
     """What the table holds for instant `k`."""
-    rows = np.flatnonzero(table.present[:, k])
-    labels = table.labels if len(rows) == len(table.labels) else [table.labels[row] for row in rows.tolist()]
-    return Column(table.query, labels, table.values[rows, k], times[rows, k])
+    present = table.present[:, k]
+    if present.all():
+        return Column(table.query, table.shape.series, table.values[:, k], times[:, k])
+    rows = np.flatnonzero(present)
+    return Column(table.query, table.shape.series[rows], table.values[rows, k], times[rows, k])
 
 
 def _in_parallel(calls: Sequence[Callable[[], _T]]) -> list[_T]:
@@ -238,7 +202,3 @@ def _in_parallel(calls: Sequence[Callable[[], _T]]) -> list[_T]:
 
 def _milliseconds(at: datetime) -> int:
     return round(at.timestamp() * 1000)
-
-
-def _seconds(milliseconds: int) -> str:
-    return f"{milliseconds / 1000:.3f}"

@@ -19,7 +19,8 @@ from healer.policy.audit_chain import first_broken_link
 from healer.ports import AuditEntry
 from healer.runtime.backtest import Report
 from healer.runtime.backtest import backtest as replay
-from healer.runtime.wiring import build_prometheus, load_content
+from healer.runtime.outside import build_prometheus
+from healer.runtime.wiring import load_content
 
 _PAGE = 1000
 

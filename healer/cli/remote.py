@@ -66,11 +66,16 @@ def status(config_path: Path | None, url: str | None, token: str | None, *, as_j
     """How the fleet and the daemon are, in a few lines."""
     daemon = _daemon(config_path, url, token)
     nodes, incidents = daemon.get("/api/v1/nodes"), daemon.get("/api/v1/incidents")["items"]
+    telemetry = daemon.get("/api/v1/telemetry")
     approvals, runs = daemon.get("/api/v1/approvals")["items"], daemon.get("/api/v1/runs")["items"]
     counts = {
         "as_of": nodes["as_of"],
         "scheduler_problem": nodes["problem"],
         "nodes": len(nodes["items"]),
+        "gpus": telemetry["gpus"],
+        "gpus_not_seen": telemetry["gpus"] - telemetry["presence"]["current"],
+        "missing_signals": len({gap["signal"] for gap in telemetry["gaps"]}),
+        "telemetry_warnings": len(telemetry["warnings"]),
         "open_incidents": sum(i["state"] not in {"resolved", "escalated"} for i in incidents),
         "escalated_incidents": sum(i["state"] == "escalated" for i in incidents),
         "waiting_for_approval": sum(a["state"] == "pending" for a in approvals),

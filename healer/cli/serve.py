@@ -13,23 +13,18 @@ from pathlib import Path
 import click
 import structlog
 
+from healer.adapters.remote_write import RemoteWrite
 from healer.adapters.scrape import ScrapeSource
 from healer.adapters.slack import open_channel
 from healer.adapters.sql import SqlJournal
 from healer.cli.options import config_option, find_config
 from healer.config import Config
 from healer.ports import Cluster, PowerControl, TelemetrySource
-from healer.runtime.daemon import Daemon
+from healer.runtime.daemon import Daemon, Intake
 from healer.runtime.knowledge import Outside
+from healer.runtime.outside import build_cluster, build_notices, build_power, build_source, build_topology
 from healer.runtime.snapshot import Board, Snapshot
-from healer.runtime.wiring import (
-    WallClock,
-    build_cluster,
-    build_operator,
-    build_power,
-    build_source,
-    load_content,
-)
+from healer.runtime.wiring import WallClock, build_operator, load_content
 from healer.sim.cluster import populated_cluster
 from healer.sim.faultfile import load_faults
 from healer.sim.fleet import SimulatedFleet
@@ -72,12 +67,17 @@ def built_daemon(
     content = load_content(config)
     slack = config.approvals.slack
     channel = open_channel(slack) if slack is not None else None
-    outside = Outside(source=source, cluster=cluster, power=power, channel=channel)
+    topology, notices = build_topology(config), build_notices(config)
+    outside = Outside(source, cluster, power, channel, topology=topology, notices=notices)
     journal = SqlJournal(config.state.url)
     try:
         board, clock = Board(Snapshot(config.mode)), WallClock()
+        if notices is not None:
+            notices.recall(journal.incidents(open_only=True), clock.now())
         operator = build_operator(config, content=content, outside=outside, journal=journal, board=board, clock=clock)
-        yield Daemon(config, operator, journal, board, clock, stopping, console)
+        receiver = source if isinstance(source, RemoteWrite) else None
+        intake = Intake(receiver, notices)
+        yield Daemon(config, operator, journal, board, clock, stopping, console=console, intake=intake)
     finally:
         journal.close()
 

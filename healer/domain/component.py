@@ -34,6 +34,11 @@ class Component:
         return f"{self.kind}/{self._name}"
 
     @property
+    def device(self) -> str:
+        """The physical GPU, which all its MIG instances share."""
+        return self.uuid or f"{self.node}/{(self.gpu or '').partition(':')[0]}"
+
+    @property
     def _name(self) -> str:
         match self.kind:
             case ComponentKind.GPU:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum, StrEnum
 
@@ -90,18 +90,47 @@ class Judgement:
     basis: Basis = Basis.RULE
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What another system says of one component, which need not be on any axis of the frame.
+
+    Attributes:
+        health: UNKNOWN when what it said last is too old to count; of what it never spoke of there is no report.
+    """
+
+    failure_mode: FailureMode
+    component: Component
+    health: Health
+
+    @property
+    def key(self) -> str:
+        return f"{self.failure_mode}@{self.component.key}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Findings:
     """One detector's, or all detectors', conclusions on one frame.
 
-    Without its judgement a missing finding would be ambiguous: observed healthy, or not observed at all.
+    Without its judgement, or its report, a missing finding would be ambiguous: observed healthy, or not observed at
+    all.
     """
 
     found: tuple[Finding, ...] = ()
     judgements: tuple[Judgement, ...] = ()
+    reports: tuple[Report, ...] = ()
 
     def __add__(self, other: Findings) -> Findings:
-        return Findings(self.found + other.found, self.judgements + other.judgements)
+        return Findings(self.found + other.found, self.judgements + other.judgements, self.reports + other.reports)
+
+    def doubting(self, kind: ComponentKind, doubtful: NDArray[np.bool_]) -> Findings:
+        """The same, but nothing of what is `doubtful` (n_components,) is healthy: it was not observed."""
+        judgements = tuple(
+            replace(j, health=np.where(doubtful & (j.health == Health.HEALTHY), np.int8(Health.UNKNOWN), j.health))
+            if j.kind is kind
+            else j
+            for j in self.judgements
+        )
+        return replace(self, judgements=judgements)
 
     def health_of(self, mode: FailureMode, kind: ComponentKind, row: int | None) -> Health:
         """The health that was observed for the component at `row` of its kind's axis; UNKNOWN if nobody judged it."""

@@ -18,12 +18,14 @@ def correlate(
     """The incidents that are new or have changed. `incidents` are the live ones.
 
     A finding that persists after its incident has ended is the same fault and opens nothing. An incident ends by
-    itself only when its component was *observed* healthy for `clear_after`: silence clears nothing.
+    itself only when its component was *observed* healthy for `clear_after`: silence clears nothing. Where another
+    system found the fault and has fallen silent, nobody observes any more: that is for a person to look at.
     """
     live = {incident.key: incident for incident in incidents}
     # Where two detectors find the same, the worse counts, and of two alike the rule.
     ranked = sorted(findings.found, key=lambda finding: (finding.health, finding.basis is Basis.RULE))
     found = {finding.key: finding for finding in ranked}
+    reported = {report.key: report.health for report in sorted(findings.reports, key=lambda report: report.health)}
     changed = [
         _refreshed(_recurred(live[key], frame.at, clear_after), finding)
         for key, finding in found.items()
@@ -33,9 +35,14 @@ def correlate(
     for key, incident in live.items():
         if key not in found:
             where = incident.component
-            health = findings.health_of(incident.failure_mode, where.kind, frame.row_of(where))
+            judged = findings.health_of(incident.failure_mode, where.kind, frame.row_of(where))
+            health = max(judged, reported.get(key, Health.UNKNOWN))
             since = incident.healthy_since if _looked_on(frame, clear_after) else None
-            changed.append(_not_found(replace(incident, healthy_since=since), health, frame.at, clear_after))
+            unbroken = replace(incident, healthy_since=since)
+            if health is Health.UNKNOWN and key in reported:
+                changed.append(_fallen_silent(unbroken, frame.at))
+            else:
+                changed.append(_not_found(unbroken, health, frame.at, clear_after))
     return tuple(incident for incident in changed if incident != live.get(incident.key))
 
 
@@ -90,6 +97,17 @@ def _not_found(incident: Incident, health: Health, at: datetime, clear_after: ti
             story=f"{how}: observed healthy since {since:%H:%M:%S}Z",
         )
     return replace(incident, healthy_since=since)
+
+
+def _fallen_silent(incident: Incident, at: datetime) -> Incident:
+    """Who found it would long have repeated it, and has not said that it is over: if it is found again, it is news."""
+    incident = replace(incident, healthy_since=None)
+    if incident.state.ended:
+        return replace(incident, persists=False)
+    if incident.state is not IncidentState.OPEN:
+        return incident
+    story = "who reported it has fallen silent, neither repeating it nor calling it over: a person has to look"
+    return replace(incident, state=IncidentState.ESCALATED, changed_at=at, persists=False, story=story)
 
 
 def _may_end(incident: Incident) -> bool:

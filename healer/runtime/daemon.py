@@ -16,7 +16,9 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from starlette.applications import Starlette
 
+from healer.adapters.alertmanager import AlertmanagerWebhook
 from healer.adapters.http_server import HttpServer
+from healer.adapters.remote_write import RemoteWrite
 from healer.adapters.slack import open_interactions
 from healer.config import Config
 from healer.errors import Conflict, Fenced, HealerError
@@ -35,6 +37,14 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Intake:
+    """What takes in what others send; None is not switched on."""
+
+    receiver: RemoteWrite | None = None
+    notices: AlertmanagerWebhook | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Daemon:
     """Attributes:
     stopping: set by a signal, or by the daemon itself when it is fenced.
@@ -48,6 +58,7 @@ class Daemon:
     clock: Clock
     stopping: threading.Event
     console: bool = True
+    intake: Intake = Intake()
     pursuit: timedelta = _PURSUIT
 
     def run(self, *, started: Callable[[int], None] = lambda _port: None) -> None:
@@ -123,6 +134,8 @@ class Daemon:
             http=http,
             tokens=resolve_tokens(http),
             slack=open_interactions(slack) if slack is not None else None,
+            receiver=self.intake.receiver,
+            notices=self.intake.notices,
             console=self.console,
             interval=self.config.telemetry.interval,
         )

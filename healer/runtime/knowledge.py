@@ -9,7 +9,6 @@ from datetime import timedelta
 import numpy as np
 
 from healer.actions.base import World
-from healer.domain.component import ComponentKind
 from healer.domain.fleet import Fleet
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
@@ -18,7 +17,16 @@ from healer.domain.verdict import Mode, Verdict
 from healer.errors import HealerError
 from healer.policy.budget import DisruptionBudget
 from healer.policy.guards import Situation, first_verdict
-from healer.ports import ApprovalChannel, Clock, Cluster, Journal, PowerControl, TelemetrySource
+from healer.ports import (
+    ApprovalChannel,
+    Clock,
+    Cluster,
+    Journal,
+    Notices,
+    PowerControl,
+    TelemetrySource,
+    TopologySource,
+)
 
 _FLEET_REFRESH = timedelta(seconds=5)
 
@@ -48,6 +56,8 @@ class Outside:
     cluster: Cluster | None = None
     power: PowerControl | None = None
     channel: ApprovalChannel | None = None
+    topology: TopologySource | None = None
+    notices: Notices | None = None
 
 
 class Knowledge:
@@ -61,8 +71,7 @@ class Knowledge:
         self._fleet = Fleet(as_of=clock.now(), problem="not asked yet")
 
     def learn(self, frame: Frame) -> None:
-        gpus = frame.gpus.components
-        self._racks_seen = {gpu.node: gpu.rack for gpu in gpus if gpu.node is not None and gpu.rack is not None}
+        self._racks_seen = {node: place.rack for node, place in frame.places.items() if place.rack is not None}
         self._frame = frame
 
     def world(self) -> World:
@@ -118,12 +127,7 @@ class Knowledge:
 
     def _age_of(self, incident: Incident) -> timedelta | None:
         """How old the newest sample of the incident's own component is."""
-        frame = self._frame
-        row = None if frame is None else frame.row_of(incident.component)
-        if frame is None or row is None:
+        if self._frame is None:
             return None
-        since = self._clock.now() - frame.at
-        if incident.component.kind is ComponentKind.RACK:
-            return None if np.isnan(frame.racks.power_w[-1, row]) else since
-        age_s = float(frame.age_s[row])
-        return None if np.isnan(age_s) else since + timedelta(seconds=age_s)
+        age_s = self._frame.age_of(incident.component)
+        return None if np.isnan(age_s) else self._clock.now() - self._frame.at + timedelta(seconds=age_s)

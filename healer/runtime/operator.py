@@ -8,19 +8,15 @@ change incidents under one lock; neither holds it while it waits for telemetry o
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 
 import structlog
 
-from healer.content.boundary import call
-from healer.content.detectors import Detector
-from healer.content.models import Model
 from healer.domain.approval import Approval, ApprovalState
 from healer.domain.finding import Findings
-from healer.domain.frame import Floats, Frame
+from healer.domain.frame import Frame
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.plan import Plan
 from healer.domain.playbook import ResolvesWhen
@@ -30,13 +26,13 @@ from healer.domain.verdict import Guard, Mode, Verdict
 from healer.errors import HealerError, Rejected, Unavailable
 from healer.policy.correlation import correlate
 from healer.policy.guards import budget_line, first_verdict, leases_of
-from healer.ports import ApprovalChannel, Clock, Journal, TelemetrySource
+from healer.ports import ApprovalChannel, Clock, Journal
 from healer.runtime.book import Book
 from healer.runtime.executor import Executor
 from healer.runtime.knowledge import Knowledge
+from healer.runtime.observer import Observer
 from healer.runtime.planning import Planned, Planner
 from healer.runtime.snapshot import Board, TurnFigures
-from healer.telemetry.window import Window
 
 _LOOKS_AT_A_TIME = 20
 _log = structlog.get_logger(__name__)
@@ -44,10 +40,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operator:
-    source: TelemetrySource
-    window: Window
-    detectors: Sequence[Detector]
-    models: Sequence[Model]
+    observer: Observer
     planner: Planner
     executor: Executor
     knowledge: Knowledge
@@ -63,7 +56,7 @@ class Operator:
     def turn(self) -> None:
         """Observe and decide. Telemetry that cannot be had fails the turn: nothing is concluded from silence."""
         started = self.clock.now()
-        self.take(self.source.read(started), started)
+        self.take(self.observer.read(started), started)
 
     def take(self, reading: Reading, started: datetime, *, seen: Callable[[Frame], None] = lambda _frame: None) -> None:
         """The turn from its reading on: the same for the live daemon and for a replay of history.
@@ -71,7 +64,7 @@ class Operator:
         Args:
             seen: told of the frame before anything is concluded from it; a replay learns its nodes so.
         """
-        frame, findings = self._detect(self.window.add(reading))
+        frame, findings = self.observer.look(reading)
         self.knowledge.learn(frame)
         seen(frame)
         with self.deciding:
@@ -81,29 +74,6 @@ class Operator:
             for incident in self.journal.incidents(open_only=True):
                 self._consider(incident)
         self._pin(frame, findings, reading, started)
-
-    def _detect(self, frame: Frame) -> tuple[Frame, Findings]:
-        """One that fails is named in the frame's warnings; what it would have judged is unknown, the others go on."""
-        findings, scores, defects = Findings(), dict[str, Floats](), list[str]()
-        for detector in self.detectors:
-            try:
-                findings += call(f"detector {detector.name}", partial(detector.detect, frame))
-            except HealerError as error:
-                defects.append(self._noted(error))
-        for model in self.models:
-            try:
-                scores[model.name] = call(f"model {model.name}", partial(model.score, frame))
-                findings += call(f"model {model.name}", partial(model.judge, frame, scores[model.name]))
-            except HealerError as error:
-                defects.append(self._noted(error))
-        return replace(frame, scores=scores, warnings=frame.warnings + tuple(defects)), findings
-
-    def _noted(self, error: HealerError) -> str:
-        """Log a defect when it appears, not every turn."""
-        text, last = str(error), self.board.look().frame
-        if last is None or text not in last.warnings:
-            _log.error("content failed", error=text, exc_info=error)
-        return text
 
     def _consider(self, incident: Incident) -> None:
         """Plan for an open incident; check that what was asked is still what would be done."""
@@ -291,7 +261,10 @@ class Operator:
             last_turn_s=(now - started).total_seconds(),
         )
         fleet = self.knowledge.fleet()
-        self.board.pin(replace(last, at=now, frame=frame, fleet=fleet, findings=findings, figures=figures))
+        gaps = self.observer.gaps
+        self.board.pin(
+            replace(last, at=now, frame=frame, fleet=fleet, findings=findings, gaps=gaps, figures=figures)
+        )
 
 
 def _beyond(planned: Planned, approval: Approval) -> str:

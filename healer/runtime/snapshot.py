@@ -11,6 +11,7 @@ from healer.domain.finding import FailureMode, Findings, Health
 from healer.domain.fleet import Fleet
 from healer.domain.frame import Frame
 from healer.domain.verdict import Mode
+from healer.telemetry.coverage import Gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Snapshot:
     """Attributes:
     at: when the newest turn ended; None before the first.
     findings: of the newest turn that could observe.
+    gaps: signals that somebody reads and no exporter gives.
     """
 
     mode: Mode
@@ -37,6 +39,7 @@ class Snapshot:
     fleet: Fleet | None = None
     findings: Findings = field(default_factory=Findings)
     figures: TurnFigures = TurnFigures()
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def health(self) -> Mapping[tuple[FailureMode, Health], int]:

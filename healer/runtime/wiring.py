@@ -1,6 +1,4 @@
-"""From the configuration to the parts: which content, which outside systems. Everything wrong is found before
-anything runs.
-"""
+"""From the configuration to the parts: the content and the operator. Everything wrong is found before anything runs."""
 
 from __future__ import annotations
 
@@ -12,21 +10,18 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from healer.actions.registry import BUILT_IN, check_playbook
-from healer.adapters.agents import AgentPower
-from healer.adapters.kubernetes import KubernetesCluster
-from healer.adapters.prometheus import PrometheusSource
-from healer.adapters.scrape import ScrapeSource
-from healer.config import BudgetSettings, Config, PrometheusSettings, Secret
+from healer.config import BudgetSettings, Config
 from healer.content.detectors import Detector, load_detectors
 from healer.content.models import Model, load_models
 from healer.content.playbooks import load_playbooks
 from healer.domain.playbook import Playbook
 from healer.errors import InvalidDocument, Problem
 from healer.policy.budget import DisruptionBudget
-from healer.ports import Clock, Cluster, Journal, PowerControl, TelemetrySource
+from healer.ports import Clock, Journal
 from healer.runtime.book import Book
 from healer.runtime.executor import Executor
 from healer.runtime.knowledge import Knowledge, Outside, Rules
+from healer.runtime.observer import Observer
 from healer.runtime.operator import Operator
 from healer.runtime.planning import Planner
 from healer.runtime.snapshot import Board
@@ -82,57 +77,6 @@ def _collected(load: Callable[[], Sequence[_T]], problems: list[Problem]) -> Seq
         return ()
 
 
-def build_source(config: Config) -> TelemetrySource:
-    """The configured telemetry source; `simulator` is not one of them, its fleet lives outside of the runtime."""
-    telemetry = config.telemetry
-    if telemetry.source == "scrape":
-        return ScrapeSource(
-            telemetry.scrape.targets,
-            discovery=telemetry.scrape.discovery,
-            timeout_s=telemetry.scrape.timeout.total_seconds(),
-            rack_power=config.topology.rack_power,
-        )
-    return build_prometheus(config)
-
-
-def build_prometheus(config: Config) -> PrometheusSource:
-    settings: PrometheusSettings = config.telemetry.prometheus
-    headers = {
-        name: value.read(f"telemetry.prometheus.headers.{name}") if isinstance(value, Secret) else value
-        for name, value in settings.headers.items()
-    }
-    return PrometheusSource(
-        settings.url,
-        headers=headers,
-        tenant=settings.tenant,
-        query=settings.query,
-        timeout_s=settings.timeout.total_seconds(),
-        rack_power=config.topology.rack_power,
-        lookback=config.telemetry.max_age,
-    )
-
-
-def build_cluster(config: Config) -> Cluster | None:
-    if config.cluster.kind != "kubernetes":
-        return None
-    settings = config.cluster.kubernetes
-    return KubernetesCluster(
-        kubeconfig=settings.kubeconfig,
-        context=settings.context,
-        node_selector=settings.node_selector,
-        rack_label=settings.rack_label,
-        timeout_s=settings.timeout.total_seconds(),
-    )
-
-
-def build_power(config: Config) -> PowerControl | None:
-    settings = config.power
-    if settings.agent_url is None:
-        return None
-    token = settings.token.read("power.token") if settings.token is not None else None
-    return AgentPower(settings.agent_url, token=token, timeout_s=settings.timeout.total_seconds())
-
-
 def build_operator(
     config: Config, *, content: Content, outside: Outside, journal: Journal, board: Board, clock: Clock
 ) -> Operator:
@@ -147,10 +91,14 @@ def build_operator(
     )
     knowledge = Knowledge(rules=rules, outside=outside, journal=journal, clock=clock)
     return Operator(
-        source=outside.source,
-        window=Window(config.topology.rules(), span=telemetry.window, max_age=telemetry.max_age),
-        detectors=content.detectors,
-        models=content.models,
+        observer=Observer(
+            source=outside.source,
+            window=Window(config.topology.rules(), span=telemetry.window, max_age=telemetry.max_age),
+            detectors=content.detectors,
+            models=content.models,
+            topology=outside.topology,
+            notices=outside.notices,
+        ),
         planner=Planner(content.playbooks, BUILT_IN),
         executor=Executor(journal, BUILT_IN, permit=knowledge.permit, clock=clock),
         knowledge=knowledge,

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from healer.adapters.scrape import parse_page
 from healer.content.models import Manifest
 from healer.domain.frame import Floats, Frame
-from healer.domain.reading import Reading
 from healer.sim.exposition import node_page
 from healer.sim.faults import Fault, FaultKind
 from healer.sim.fleet import SimulatedFleet
+from healer.telemetry.exposition import Pages
 from healer.telemetry.identity import TopologyRules
 from healer.telemetry.window import Window
 
@@ -56,13 +55,11 @@ def train_on_simulation(code: ModuleType, version: str, *, now: datetime, progre
 
 def simulated_frames(fleet: SimulatedFleet, *, minutes: int) -> Iterator[Frame]:
     """One frame per ten seconds, through the same page parser and window as live telemetry."""
-    window = Window(TopologyRules(), span=timedelta(minutes=2))
+    window, pages = Window(TopologyRules(), span=timedelta(minutes=2)), Pages()
     for tick in range(int(timedelta(minutes=minutes) / _STEP)):
         fleet.advance(_STEP.total_seconds())
         at = _EPOCH + tick * _STEP
-        pages = (node_page(fleet.read(node)) for node in fleet.layout.nodes)
-        columns = tuple(column for page in pages for column in parse_page(page, at, {}))
-        yield window.add(Reading(at, columns))
+        yield window.add(pages.reading(at, (({}, node_page(fleet.read(node))) for node in fleet.layout.nodes)))
 
 
 def _measured(code: ModuleType, estimator: Any, progress: Callable[[str], None]) -> dict[str, float]:

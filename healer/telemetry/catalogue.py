@@ -1,134 +1,190 @@
-"""Which exported metric is which signal, in which unit, for every spelling in use.
+"""The catalogue: what each signal is, and which exported metric is which signal, for every spelling in use.
 
-Sources: DCGM field ids and the renames of DCGM 4.6 (dcgm-exporter 4.9), AMD device-metrics-exporter. Whether a field
-is a counter is decided by the field, never by the exported TYPE: AMD types everything gauge, dcgm-exporter types
-windowed counts counter. The unit is decided by the spelling: the renamed fields changed theirs (MHz to Hz, mJ to J, %
-to ratio, MiB to bytes).
+Whether a signal is a counter is decided here, by what the field counts, never by the exported TYPE: AMD types
+everything gauge, dcgm-exporter types windowed counts counter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
+from enum import StrEnum
 
 from healer.domain.signal import Signal
+from healer.telemetry.catalogue_amd import AMD
+from healer.telemetry.catalogue_links import NVLINK, PCIE
+from healer.telemetry.catalogue_nvidia import DEVICE
+from healer.telemetry.spelling import Spelling, Vendor, convert
 
-_MIB = 1024.0 * 1024.0
-_MHZ = 1e6
-_PERCENT = 0.01
+__all__ = ["COUNTERS", "MEANINGS", "SPELLINGS", "Kind", "Meaning", "Spelling", "Vendor", "convert", "spelled"]
+
+
+class Kind(StrEnum):
+    GAUGE = "gauge"  # moves both ways
+    STATE = "state"  # one of a few numbers, or a bit mask: comparing sizes means little
+    COUNTER = "counter"  # falls only when something was reset
 
 
 @dataclass(frozen=True, slots=True)
-class Spelling:
-    """One exported metric name; `value * scale` is in the signal's unit.
+class Meaning:
+    """What one signal is.
 
     Attributes:
-        zero_is_blank: the exporter writes 0 where the sensor cannot be read (AMD guests and partitions other than 0).
+        unit: "" for counts, codes and states.
+        step: the smallest difference that the coarsest of its exporters can show, in `unit`; None for fractions.
+        by_instance: MIG instances have values of their own; else each shows that of the whole GPU.
     """
 
-    metric: str
-    signal: Signal
-    scale: float = 1.0
-    zero_is_blank: bool = False
+    text: str
+    kind: Kind = Kind.GAUGE
+    unit: str = ""
+    step: float | None = 1.0
+    by_instance: bool = False
 
 
-_DCGM = (
-    Spelling("DCGM_FI_DEV_GPU_TEMP", Signal.GPU_TEMPERATURE),
-    Spelling("DCGM_FI_DEV_GPU_TEMP_CELSIUS", Signal.GPU_TEMPERATURE),
-    Spelling("DCGM_FI_DEV_MEMORY_TEMP", Signal.MEMORY_TEMPERATURE),
-    Spelling("DCGM_FI_DEV_MEMORY_TEMP_CELSIUS", Signal.MEMORY_TEMPERATURE),
-    Spelling("DCGM_FI_DEV_POWER_USAGE", Signal.POWER),
-    Spelling("DCGM_FI_DEV_BOARD_POWER_WATTS", Signal.POWER),
-    Spelling("DCGM_FI_DEV_POWER_MGMT_LIMIT", Signal.POWER_LIMIT),
-    Spelling("DCGM_FI_DEV_BOARD_POWER_LIMIT_REQUESTED_WATTS", Signal.POWER_LIMIT),
-    Spelling("DCGM_FI_DEV_SM_CLOCK", Signal.SM_CLOCK, _MHZ),
-    Spelling("DCGM_FI_DEV_MEM_CLOCK", Signal.MEMORY_CLOCK, _MHZ),
-    Spelling("DCGM_FI_DEV_GPU_UTIL", Signal.UTILIZATION, _PERCENT),
-    Spelling("DCGM_FI_DEV_GPU_UTIL_RATIO", Signal.UTILIZATION),
-    Spelling("DCGM_FI_DEV_MEM_COPY_UTIL", Signal.MEMORY_UTILIZATION, _PERCENT),
-    Spelling("DCGM_FI_DEV_FB_USED", Signal.MEMORY_USED, _MIB),
-    Spelling("DCGM_FI_DEV_FB_FREE", Signal.MEMORY_FREE, _MIB),
-    Spelling("DCGM_FI_PROF_SM_ACTIVE", Signal.SM_ACTIVE),
-    Spelling("DCGM_FI_PROF_SM_UTIL_RATIO", Signal.SM_ACTIVE),
-    Spelling("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", Signal.TENSOR_ACTIVE),
-    Spelling("DCGM_FI_PROF_TENSOR_UTIL_RATIO", Signal.TENSOR_ACTIVE),
-    Spelling("DCGM_FI_PROF_DRAM_ACTIVE", Signal.DRAM_ACTIVE),
-    Spelling("DCGM_FI_PROF_DRAM_UTIL_RATIO", Signal.DRAM_ACTIVE),
-    Spelling("DCGM_FI_DEV_CLOCK_THROTTLE_REASONS", Signal.CLOCK_REASONS),
-    Spelling("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", Signal.CLOCK_REASONS),
-    Spelling("DCGM_FI_DEV_XID_ERRORS", Signal.XID),
-    Spelling("DCGM_FI_DEV_XID_ERROR", Signal.XID),
-    Spelling("DCGM_FI_DEV_GET_GPU_RECOVERY_ACTION", Signal.RECOVERY_ACTION),
-    Spelling("DCGM_FI_DEV_GPU_RECOVERY_ACTION", Signal.RECOVERY_ACTION),
-    Spelling("DCGM_FI_DEV_ROW_REMAP_FAILURE", Signal.ROW_REMAP_FAILED),
-    Spelling("DCGM_FI_DEV_ROW_REMAP_FAILED", Signal.ROW_REMAP_FAILED),
-    Spelling("DCGM_FI_DEV_ROW_REMAP_PENDING", Signal.ROW_REMAP_PENDING),
-    Spelling("DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS", Signal.ROW_REMAP_UNCORRECTABLE),
-    Spelling("DCGM_FI_DEV_ROW_REMAP_UNCORRECTABLE_TOTAL", Signal.ROW_REMAP_UNCORRECTABLE),
-    Spelling("DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS", Signal.ROW_REMAP_CORRECTABLE),
-    Spelling("DCGM_FI_DEV_ROW_REMAP_CORRECTABLE_TOTAL", Signal.ROW_REMAP_CORRECTABLE),
-    Spelling("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", Signal.ENERGY, 1e-3),
-    Spelling("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", Signal.ECC_SBE_VOLATILE),
-    Spelling("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", Signal.ECC_DBE_VOLATILE),
-    Spelling("DCGM_FI_DEV_ECC_SBE_AGG_TOTAL", Signal.ECC_SBE_AGGREGATE),
-    Spelling("DCGM_FI_DEV_ECC_DBE_AGG_TOTAL", Signal.ECC_DBE_AGGREGATE),
-    Spelling("DCGM_FI_DEV_PCIE_REPLAY_COUNTER", Signal.PCIE_REPLAY),
-    Spelling("DCGM_FI_DEV_PCIE_REPLAY_TOTAL", Signal.PCIE_REPLAY),
-    Spelling("DCGM_FI_PROF_PCIE_TX_BYTES", Signal.PCIE_TX),
-    Spelling("DCGM_FI_PROF_PCIE_RX_BYTES", Signal.PCIE_RX),
-    Spelling("DCGM_FI_PROF_NVLINK_TX_BYTES", Signal.NVLINK_TX),
-    Spelling("DCGM_FI_PROF_NVLINK_RX_BYTES", Signal.NVLINK_RX),
-)
+def _celsius(text: str) -> Meaning:
+    return Meaning(text, unit="°C")
 
-# Earlier spellings win over later ones when an exporter offers both: the junction is the hottest point, the edge is
-# not.
-_AMD = (
-    Spelling("gpu_junction_temperature", Signal.GPU_TEMPERATURE, zero_is_blank=True),
-    Spelling("gpu_edge_temperature", Signal.GPU_TEMPERATURE, zero_is_blank=True),
-    Spelling("gpu_memory_temperature", Signal.MEMORY_TEMPERATURE, zero_is_blank=True),
-    Spelling("gpu_package_power", Signal.POWER, zero_is_blank=True),
-    Spelling("gpu_average_package_power", Signal.POWER, zero_is_blank=True),
-    Spelling("gpu_power_usage", Signal.POWER, zero_is_blank=True),
-    Spelling("gpu_gfx_activity", Signal.UTILIZATION, _PERCENT),
-    Spelling("gpu_usage", Signal.UTILIZATION, _PERCENT),
-    Spelling("gpu_used_vram", Signal.MEMORY_USED, 1e6),
-    Spelling("gpu_free_vram", Signal.MEMORY_FREE, 1e6),
-    Spelling("gpu_energy_consumed", Signal.ENERGY, 1e-6),
-    Spelling("gpu_ecc_correct_total", Signal.ECC_SBE_VOLATILE),
-    Spelling("gpu_ecc_uncorrect_total", Signal.ECC_DBE_VOLATILE),
-    Spelling("pcie_replay_count", Signal.PCIE_REPLAY),
-)
 
-SPELLINGS: Mapping[str, Spelling] = {
-    spelling.metric: spelling for spelling in (*_DCGM, *_AMD, *(replace(s, metric=f"amd_{s.metric}") for s in _AMD))
+def _watts(text: str, *, step: float = 1.0) -> Meaning:
+    return Meaning(text, unit="W", step=step)
+
+
+def _hertz(text: str) -> Meaning:
+    return Meaning(text, unit="Hz", step=1e6)
+
+
+def _percent(text: str) -> Meaning:
+    return Meaning(text, unit="ratio", step=0.01)
+
+
+def _share(text: str) -> Meaning:
+    return Meaning(text, unit="ratio", step=None, by_instance=True)
+
+
+def _memory(text: str) -> Meaning:
+    return Meaning(text, unit="B", step=1024.0 * 1024.0, by_instance=True)
+
+
+def _rate(text: str) -> Meaning:
+    return Meaning(text, unit="B/s")
+
+
+def _time(text: str) -> Meaning:
+    return Meaning(text, Kind.COUNTER, "s", 1e-9)
+
+
+def _count(text: str) -> Meaning:
+    return Meaning(text, Kind.COUNTER)
+
+
+def _bytes(text: str) -> Meaning:
+    return Meaning(text, Kind.COUNTER, "B", 1024.0)
+
+
+def _state(text: str) -> Meaning:
+    return Meaning(text, Kind.STATE)
+
+
+MEANINGS: Mapping[Signal, Meaning] = {
+    Signal.GPU_TEMPERATURE: _celsius("temperature of the chip, at its hottest point where that is measured"),
+    Signal.MEMORY_TEMPERATURE: _celsius("temperature of the memory"),
+    Signal.TEMPERATURE_MARGIN: _celsius("distance to the nearest temperature at which the GPU slows down"),
+    Signal.SLOWDOWN_TEMPERATURE: _celsius("limit: here the GPU slows itself down"),
+    Signal.SHUTDOWN_TEMPERATURE: _celsius("limit: here the GPU shuts itself down"),
+    Signal.HIGHEST_OPERATING_TEMPERATURE: _celsius("limit: the highest temperature at which the chip should work"),
+    Signal.HIGHEST_OPERATING_MEMORY_TEMPERATURE: _celsius("limit: above this the memory makes the GPU slow down"),
+    Signal.FAN_SPEED: _percent("speed of the GPU's own fan, as a share of the quiet maximum; can exceed 1"),
+    Signal.POWER: _watts("power drawn by the board"),
+    Signal.POWER_LIMIT: _watts("power limit that was asked for"),
+    Signal.POWER_LIMIT_ENFORCED: _watts("power limit that the driver enforces, the lowest of all that apply"),
+    Signal.ENERGY: Meaning("energy used since the driver was loaded", Kind.COUNTER, "J", 1.0),
+    Signal.SM_CLOCK: _hertz("clock of the compute units"),
+    Signal.SM_CLOCK_MAX: _hertz("the highest clock of the compute units that the GPU supports"),
+    Signal.MEMORY_CLOCK: _hertz("clock of the memory"),
+    Signal.CLOCK_REASONS: _state(
+        "bit mask of what holds the clocks down: 0x4 software power cap, 0x8 hardware slowdown, 0x20 software thermal, "
+        "0x40 hardware thermal, 0x80 power brake"
+    ),
+    Signal.POWER_VIOLATION: _time("time held back by the power limit"),
+    Signal.THERMAL_VIOLATION: _time("time held back by temperature"),
+    Signal.SYNC_BOOST_VIOLATION: _time("time held back by the slowest GPU of a sync-boost group"),
+    Signal.BOARD_LIMIT_VIOLATION: _time("time held back by the board's own limits of power and current"),
+    Signal.RELIABILITY_VIOLATION: _time("time held back for the sake of voltage reliability"),
+    Signal.THERMAL_SLOWDOWN: _time("time in which the hardware halved the clocks for heat"),
+    Signal.POWER_BRAKE: _time("time in which the hardware halved the clocks because the system pulled the power brake"),
+    Signal.POWER_THROTTLE: _percent("share of the time held back by the package's power limit"),
+    Signal.THERMAL_THROTTLE: _percent("share of the time held back by the socket's temperature"),
+    Signal.MEMORY_THERMAL_THROTTLE: _percent("share of the time held back by the memory's temperature"),
+    Signal.PROCESSOR_HOT: _percent("share of the time held back by the system's own signal that it is too hot"),
+    Signal.UTILIZATION: _percent("share of the time in which any kernel ran"),
+    Signal.MEMORY_UTILIZATION: _percent("share of the time in which the memory was read or written"),
+    Signal.MEMORY_USED: _memory("memory in use"),
+    Signal.MEMORY_FREE: _memory("memory that is free"),
+    Signal.GRAPHICS_ACTIVE: _share("share of cycles in which the compute or graphics engine was active"),
+    Signal.SM_ACTIVE: _share("share of cycles with work on a compute unit, over all of them"),
+    Signal.TENSOR_ACTIVE: _share("share of cycles in which the tensor pipes were active"),
+    Signal.DRAM_ACTIVE: _share("share of cycles in which the memory interface moved data"),
+    Signal.XID: _state("the last XID; never clears by itself"),
+    Signal.XID_RECENT: Meaning("XIDs within the exporter's window, 5 minutes unless it was changed; falls again"),
+    Signal.XID_ERRORS: _count("XIDs since the exporter was started; not there before the first"),
+    Signal.AFID: _state("the first AMD field identifier of the last error record"),
+    Signal.RECOVERY_ACTION: _state(
+        "the driver's own verdict: 0 none, 1 reset, 2 reboot of the node, 3 drain peer to peer, 4 drain and reset, "
+        "5 recover IMEX, 6 bus reset, 7 reboot of the system"
+    ),
+    Signal.GPU_HEALTH: _state("the vendor's health check, the worst of its parts: 0 passed, 10 warning, 20 failed"),
+    Signal.ECC_SBE_VOLATILE: _count("memory errors that were corrected, since the driver was loaded"),
+    Signal.ECC_DBE_VOLATILE: _count("memory errors that could not be corrected, since the driver was loaded"),
+    Signal.ECC_SBE_AGGREGATE: _count("memory errors that were corrected, over the GPU's life"),
+    Signal.ECC_DBE_AGGREGATE: _count("memory errors that could not be corrected, over the GPU's life"),
+    Signal.ECC_DEFERRED: _count("memory errors that were found and poisoned, and will be one when they are read"),
+    Signal.SRAM_THRESHOLD_EXCEEDED: _state("1: more uncorrectable SRAM errors than NVIDIA tolerates"),
+    Signal.MEMORY_UNREPAIRABLE: _state("1: the memory cannot be repaired any more"),
+    Signal.ROW_REMAP_FAILED: _state("1: a memory row could not be remapped"),
+    Signal.ROW_REMAP_PENDING: _state("1: a memory row will be remapped at the next reset"),
+    Signal.ROW_REMAP_UNCORRECTABLE: _count("memory rows remapped for errors that could not be corrected"),
+    Signal.ROW_REMAP_CORRECTABLE: _count("memory rows remapped for errors that could"),
+    Signal.ROW_REMAP_EXHAUSTED_BANKS: Meaning("memory banks without a spare row"),
+    Signal.PAGES_RETIRED_DBE: _count("memory pages retired for errors that could not be corrected, before Ampere"),
+    Signal.PAGES_PENDING: _state("1: memory pages will be retired at the next reset, before Ampere"),
+    Signal.PCIE_TX: _rate("sent over PCIe, headers included"),
+    Signal.PCIE_RX: _rate("received over PCIe, headers included"),
+    Signal.PCIE_REPLAY: _count("PCIe packets that had to be sent again"),
+    Signal.PCIE_CORRECTABLE: _count("PCIe errors that were corrected"),
+    Signal.PCIE_GENERATION: _state("PCIe generation of the link; falls while the GPU idles"),
+    Signal.PCIE_GENERATION_MAX: _state("the highest PCIe generation that GPU and slot allow"),
+    Signal.PCIE_WIDTH: Meaning("lanes of the PCIe link", Kind.STATE, "lanes"),
+    Signal.PCIE_WIDTH_MAX: Meaning("the most lanes that GPU and slot allow", Kind.STATE, "lanes"),
+    Signal.PCIE_SPEED: Meaning("speed of a PCIe lane", unit="T/s", step=5e8),
+    Signal.PCIE_SPEED_MAX: Meaning("the highest speed of a PCIe lane that GPU and slot allow", unit="T/s", step=5e8),
+    Signal.NVLINK_TX: _rate("sent over all NVLinks"),
+    Signal.NVLINK_RX: _rate("received over all NVLinks"),
+    Signal.NVLINK_THROUGHPUT: Meaning("sent and received over all NVLinks", unit="B/s", step=1024.0 * 1000.0),
+    Signal.NVLINK_SENT: _bytes("sent over all NVLinks or xGMI links"),
+    Signal.NVLINK_RECEIVED: _bytes("received over all NVLinks or xGMI links"),
+    Signal.NVLINK_STATE: _state("the lowest state of the GPU's NVLinks: 0 down, 1 active, 2 asleep"),
+    Signal.NVLINK_CRC_FLIT: _count("NVLink checksum errors of flow control"),
+    Signal.NVLINK_CRC_DATA: _count("NVLink checksum errors of data"),
+    Signal.NVLINK_CRC: _count("NVLink checksum errors of the data link, since Hopper"),
+    Signal.NVLINK_REPLAY: _count("NVLink packets that had to be sent again"),
+    Signal.NVLINK_RECOVERY: _count("NVLink recoveries"),
+    Signal.NVLINK_RECOVERY_FAILED: _count("NVLink recoveries that failed, since Blackwell"),
+    Signal.NVLINK_RX_ERRORS: _count("NVLink packets received with an error, since Blackwell"),
+    Signal.NVLINK_ECC: _count("ECC errors of the NVLinks or xGMI links"),
+    Signal.NVLINK_BIT_ERROR_RATE: Meaning("bit error rate of the NVLinks, since Blackwell", unit="ratio", step=None),
+    Signal.FABRIC_STATUS: _state(
+        "registration with the NVLink fabric: 0 none, 1 not started, 2 going on, 3 done, 4 failed"
+    ),
+    Signal.FABRIC_HEALTH: _state("health of the NVLink fabric: 0 none, 1 healthy, 2 unhealthy, 3 limited capacity"),
 }
 
-COUNTERS = frozenset(signal for signal in Signal if signal.endswith("_total"))
+# In the order of precedence: where an exporter offers two spellings of one signal, the earlier one wins.
+SPELLINGS: Mapping[str, Spelling] = {spelling.metric: spelling for spelling in (*DEVICE, *PCIE, *NVLINK, *AMD)}
 
-_INT64_BLANK = float(0x7FFFFFFFFFFFFFF0)
-_FP64_BLANK = 140737488355328.0
-_INT32_BLANK = float(0x7FFFFFF0)
-_INT32_END = float(0x80000000)
-
-# A millijoule counter passes 2^31 in days, and a DCGM fp64 blank only after decades: only the int64 blank is safe to
-# cut.
-_LARGE_VALUES_ARE_REAL = frozenset({Signal.ENERGY, Signal.PCIE_TX, Signal.PCIE_RX, Signal.NVLINK_TX, Signal.NVLINK_RX})
+COUNTERS = frozenset(signal for signal, meaning in MEANINGS.items() if meaning.kind is Kind.COUNTER)
 
 
-def convert(spelling: Spelling, exported: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Exported values (n,) in the signal's unit; a vendor's "no value" becomes NaN.
-
-    DCGM writes its blanks as ordinary numbers: int64 from 0x7ffffffffffffff0, int32 from 0x7ffffff0, fp64 from 2^47.
-    """
-    blank = exported >= _INT64_BLANK * 0.999999
-    if spelling.signal not in _LARGE_VALUES_ARE_REAL:
-        blank |= exported >= _FP64_BLANK
-        blank |= (exported >= _INT32_BLANK) & (exported < _INT32_END)
-    if spelling.zero_is_blank:
-        blank |= exported == 0
-    with np.errstate(over="ignore"):
-        converted = exported * spelling.scale
-    return np.where(blank | ~np.isfinite(converted), np.nan, converted)
+def spelled(signal: Signal, vendor: Vendor | None = None) -> tuple[Spelling, ...]:
+    """Every spelling of the signal, of one vendor's or of all exporters."""
+    return tuple(s for s in SPELLINGS.values() if s.signal is signal and vendor in (None, s.vendor))

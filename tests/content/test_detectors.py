@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,13 +15,14 @@ from healer.content.detectors import Detector, load_detectors
 from healer.documents import read_document
 from healer.domain.component import ComponentKind
 from healer.domain.finding import Findings, Health
-from healer.domain.frame import Frame
-from healer.domain.reading import Column, Reading
+from healer.domain.frame import Frame, GpuAxis
+from healer.domain.reading import Reading
 from healer.domain.signal import Signal
 from healer.schema import parse_duration
 from healer.sdk import counter_growth, peers
 from healer.telemetry.identity import TopologyRules
 from healer.telemetry.window import Window
+from tests.readings import Series, reading_of
 from tests.unit.core_samples import frame, gpu
 
 ROOT = Path(__file__).parents[2]
@@ -50,17 +51,12 @@ class Scenario:
         for moment, turn in self.row["turns"].items():
             at = START + parse_duration(moment.removeprefix("+"))
             told_at = at - parse_duration(turn.get("age", "0s"))
-            columns = tuple(
-                Column(
-                    self.table["metrics"][name],
-                    [self.table["labels"]],
-                    np.array([float(value)]),
-                    np.array([told_at.timestamp()]),
-                )
+            columns = {
+                self.table["metrics"][name]: [(self.table["labels"], float(value), told_at.timestamp())]
                 for name, value in turn.items()
                 if name not in _WORDS
-            )
-            yield moment, Reading(at, columns), turn
+            }
+            yield moment, reading_of(at, columns), turn
 
 
 def _scenarios() -> list[Any]:
@@ -99,21 +95,20 @@ def test_every_detector_has_scenarios_of_every_kind(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "detectors").glob("*.py")), ids=lambda path: path.stem)
 def test_a_fleet_without_any_component_is_no_finding(path: Path) -> None:
     (detector,) = (d for d in load_detectors(ROOT / "detectors", settings={}) if d.name == path.stem)
-    findings = detector.detect(Window(TopologyRules()).add(Reading(START, ())))
+    findings = detector.detect(Window(TopologyRules()).add(reading_of(START, {})))
     assert findings.found == ()
     assert [len(judgement.health) for judgement in findings.judgements] == [0]
 
 
-def _detect(name: str, rules: TopologyRules, *columns: Column) -> Findings:
+def _detect(name: str, rules: TopologyRules, columns: Mapping[str, Sequence[Series]]) -> Findings:
     (detector,) = (d for d in load_detectors(ROOT / "detectors", settings={}) if d.name == name)
-    return detector.detect(Window(rules).add(Reading(START, columns)))
+    return detector.detect(Window(rules).add(reading_of(START, columns)))
 
 
 def test_only_the_gpu_that_fails_is_named_with_what_convinced() -> None:
-    labels = [{"UUID": f"GPU-{i}", "gpu": str(i), "node": "n1"} for i in range(8)]
-    now = np.full(8, START.timestamp())
-    errors = np.array([0, 0, 0, 5, 0, 0, 0, 0], dtype=float)
-    findings = _detect("ecc", TopologyRules(), Column("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", labels, errors, now))
+    now, errors = START.timestamp(), (0, 0, 0, 5, 0, 0, 0, 0)
+    series = [({"UUID": f"GPU-{i}", "gpu": str(i), "node": "n1"}, count, now) for i, count in enumerate(errors)]
+    findings = _detect("ecc", TopologyRules(), {"DCGM_FI_DEV_ECC_DBE_VOL_TOTAL": series})
     (found,) = findings.found
     assert (found.component.kind, found.component.gpu, found.component.node) == (ComponentKind.GPU, "3", "n1")
     assert found.score == 1.0
@@ -123,8 +118,8 @@ def test_only_the_gpu_that_fails_is_named_with_what_convinced() -> None:
 
 def test_a_rack_is_measured_against_its_own_budget() -> None:
     rules = TopologyRules(rack_budget_w={"default": 40_000.0, "r2": 30_000.0})
-    watts, now = np.array([35_000.0, 35_000.0]), np.full(2, START.timestamp())
-    findings = _detect("rack_power", rules, Column("rack_power_watts", [{"rack": "r1"}, {"rack": "r2"}], watts, now))
+    series = [({"rack": rack}, 35_000.0, START.timestamp()) for rack in ("r1", "r2")]
+    findings = _detect("rack_power", rules, {"rack_power_watts": series})
     (found,) = findings.found
     assert found.component.rack == "r2"
     assert [(e.value, e.unit) for e in found.evidence] == [(35_000.0, "W")]
@@ -160,11 +155,12 @@ def test_peers_are_the_gpus_of_the_same_model() -> None:
     bare = frame(gpu("A"), gpu("B"), gpu("C"))
     mixed = Frame(
         at=bare.at,
-        gpus=type(bare.gpus)(bare.gpus.components, ("H100", "A100", "H100"), bare.gpus.rows),
+        gpus=GpuAxis.of(bare.gpus.components, ("H100", "A100", "H100")),
         racks=bare.racks,
         times=bare.times,
         values={Signal.POWER: np.zeros((1, 3))},
         age_s=bare.age_s,
+        presence=bare.presence,
     )
     groups = peers(mixed)
     assert groups[0] == groups[2] != groups[1]

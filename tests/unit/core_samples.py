@@ -44,7 +44,7 @@ def frame(*gpus: Component, at: datetime = START, racks: tuple[Component, ...] =
     """A frame that knows these components, and nothing else about them."""
     return Frame(
         at=at,
-        gpus=GpuAxis(gpus, ("H100",) * len(gpus), {c.key: row for row, c in enumerate(gpus)}),
+        gpus=GpuAxis.of(gpus, ("H100",) * len(gpus)),
         racks=RackAxis(
             racks,
             {c.key: row for row, c in enumerate(racks)},
@@ -54,6 +54,7 @@ def frame(*gpus: Component, at: datetime = START, racks: tuple[Component, ...] =
         times=np.array([0.0]),
         values={},
         age_s=np.zeros(len(gpus)),
+        presence=np.zeros(len(gpus), dtype=np.int8),
     )
 
 

@@ -94,11 +94,12 @@ def _frame(components: tuple[Component, ...], at: datetime, warnings: tuple[str,
     scores[-1:] = np.nan
     return Frame(
         at=at,
-        gpus=GpuAxis(components, ("NVIDIA H100 80GB HBM3",) * n, {c.key: row for row, c in enumerate(components)}),
+        gpus=GpuAxis.of(components, ("NVIDIA H100 80GB HBM3",) * n),
         racks=RackAxis(racks, {c.key: row for row, c in enumerate(racks)}, power, np.full(len(racks), 36_000.0)),
         times=np.linspace(-600, 0, ticks),
         values={Signal.GPU_TEMPERATURE: temperature, Signal.POWER: rng.normal(540, 60, (1, n))},
         age_s=np.full(n, 4.0),
+        presence=np.zeros(n, dtype=np.int8),
         warnings=warnings,
         scores={"gpu_anomaly": scores},
     )

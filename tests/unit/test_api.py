@@ -482,6 +482,13 @@ class TestOpenApi:
         described = {(path, method) for path, methods in document["paths"].items() for method in methods}
         assert described == served
 
+    def test_the_routes_that_machines_send_to_say_what_they_take(self, client: MakeClient) -> None:
+        paths = client(as_="viv").get("/api/v1/openapi.json").json()["paths"]
+        taken = {
+            path: list(paths[path]["post"]["requestBody"]["content"]) for path in ("/api/v1/write", "/api/v1/alerts")
+        }
+        assert taken == {"/api/v1/write": ["application/x-protobuf"], "/api/v1/alerts": ["application/json"]}
+
     def test_every_reference_leads_to_a_schema_and_real_answers_have_its_keys(self, client: MakeClient) -> None:
         viewer = client(as_="viv")
         document = viewer.get("/api/v1/openapi.json").json()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from healer.domain.component import Component, ComponentKind
-from healer.domain.finding import Evidence, FailureMode, Findings, Health
+from healer.domain.finding import Evidence, FailureMode, Findings, Health, Judgement
 from healer.domain.fleet import Disposition, Node, Workload
 from healer.domain.frame import Frame
 from healer.domain.incident import IncidentState, Severity
@@ -124,6 +124,41 @@ def test_a_component_is_found_on_the_axis_of_its_kind(component: Component, row:
     assert _frame().row_of(component) == row
 
 
+@pytest.mark.parametrize(
+    ("component", "age_s"),
+    [
+        (gpu("A"), 7.0),
+        (gpu("B"), None),
+        (gpu("Z"), None),
+        (node("n1"), 7.0),
+        (node("n2"), None),
+        (Component(ComponentKind.JOB, job="j1"), 7.0),
+        (rack("r1"), 0.0),
+        (rack("r2"), None),
+        (Component(ComponentKind.POWER_FEED, link="A"), None),
+    ],
+    ids=str,
+)
+def test_what_is_known_of_a_component_is_as_old_as_the_newest_sample_of_its_parts(
+    component: Component, age_s: float | None
+) -> None:
+    seen = replace(_frame(), age_s=np.array([7.0, np.nan]))
+    assert seen.age_of(component) == pytest.approx(np.nan if age_s is None else age_s, nan_ok=True)
+
+
+def test_rack_power_that_is_unknown_now_has_no_age() -> None:
+    bare = _frame()
+    dark = replace(bare, racks=replace(bare.racks, power_w=np.array([[100.0], [200.0], [np.nan]])))
+    assert np.isnan(dark.age_of(rack("r1")))
+
+
+def test_nothing_that_was_not_observed_is_healthy() -> None:
+    judged = Judgement(ECC, ComponentKind.GPU, np.array([Health.HEALTHY, Health.HEALTHY, Health.FAILED], dtype=np.int8))
+    racks = Judgement(FailureMode.RACK_POWER_OVER_BUDGET, ComponentKind.RACK, np.zeros(1, dtype=np.int8))
+    doubted = Findings((), (judged, racks)).doubting(ComponentKind.GPU, np.array([True, False, True]))
+    assert [j.health.tolist() for j in doubted.judgements] == [[Health.UNKNOWN, Health.HEALTHY, Health.FAILED], [0]]
+
+
 def test_an_incident_knows_its_fault_and_how_bad_it_is() -> None:
     assert incident(gpu("A")).key == finding(gpu("A")).key
     assert incident().severity is Severity.CRITICAL
@@ -142,5 +177,7 @@ def test_a_workload_is_named_by_its_owner_while_its_pods_churn() -> None:
 
 
 def test_a_reading_counts_its_samples_over_all_columns() -> None:
-    column = Column("m", [{}, {}], np.zeros(2), np.zeros(2))
-    assert Reading(START, (column, column)).samples == 4
+    column = Column("m", np.array([0, 1]), np.zeros(2), np.zeros(2))
+    reading = Reading(START, (column, column), [{"gpu": "0"}, {"gpu": "1"}])
+    assert reading.samples == 4
+    assert reading.labels(column) == [{"gpu": "0"}, {"gpu": "1"}]

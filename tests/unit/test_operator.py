@@ -540,7 +540,7 @@ def test_a_detector_with_a_defect_is_named_and_the_others_go_on(site: Site) -> N
         raise ZeroDivisionError("a defect")
 
     defective = Detector("broken", (FailureMode.GPU_ANOMALY,), (), broken)
-    site.operator = replace(site.operator, detectors=(defective, *site.operator.detectors))
+    site.observe_with(defective, *site.operator.observer.detectors)
     break_gpu(site)
     site.ticks(2)
     assert site.incident().failure_mode is FailureMode.GPU_UNCORRECTABLE_ECC
@@ -556,11 +556,7 @@ def test_what_a_detector_with_a_defect_would_have_judged_is_unknown_and_ends_not
     def broken(_frame: Frame) -> Findings:
         raise KeyError("a defect")
 
-    site.operator = replace(
-        site.operator,
-        detectors=tuple(
-            replace(part, detect=broken) if part.name == "ecc" else part for part in site.operator.detectors
-        ),
-    )
+    detectors = site.operator.observer.detectors
+    site.observe_with(*(replace(part, detect=broken) if part.name == "ecc" else part for part in detectors))
     site.ticks(30)
     assert site.incident().state is IncidentState.AWAITING_APPROVAL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -85,8 +86,9 @@ def _queries(web: CannedServer) -> list[str]:
 
 
 def test_a_sample_has_its_true_time_not_that_of_the_evaluation(source: PrometheusSource) -> None:
-    column = _column(source.read(AT), TEMPERATURE)
-    assert column.labels == [GPU]
+    reading = source.read(AT)
+    column = _column(reading, TEMPERATURE)
+    assert reading.labels(column) == [GPU]
     assert column.values.tolist() == [40]
     assert column.times.tolist() == [NOW - 7]
 
@@ -125,6 +127,39 @@ def test_each_of_an_ha_pair_has_its_own_times(fake: _Fake, source: PrometheusSou
     assert Window(TopologyRules()).add(reading).latest(Signal.GPU_TEMPERATURE).tolist() == [41]
 
 
+def test_a_series_without_its_replica_label_still_has_its_own_time(fake: _Fake, web: CannedServer) -> None:
+    fake.tables[TEMPERATURE] = [_named(TEMPERATURE, "40", replica="a"), _named(TEMPERATURE, "41", replica="b")]
+    fake.tables[f"timestamp({TEMPERATURE})"] = [
+        ({**GPU, "replica": "a"}, f"{NOW - 80}"),
+        ({**GPU, "replica": "b"}, f"{NOW - 2}"),
+    ]
+    with closing(PrometheusSource(web.url, kept_labels=frozenset({"UUID"}))) as source:
+        reading = source.read(AT)
+    column = _column(reading, TEMPERATURE)
+    assert reading.labels(column) == [{"UUID": "GPU-1", "instance": "n1:9400", "job": "dcgm"}] * 2
+    assert column.times.tolist() == [NOW - 80, NOW - 2]
+
+
+def test_the_same_series_are_the_same_objects_from_one_reading_to_the_next(
+    fake: _Fake, web: CannedServer, source: PrometheusSource
+) -> None:
+    power = "DCGM_FI_DEV_POWER_USAGE"
+    fake.tables[power] = [_named(power, "300")]
+    fake.tables[XID] = [_named(XID, "45", err_code="45")]
+    fake.tables[f"timestamp({XID})"] = [({**GPU, "err_code": "45"}, f"{NOW - 60}")]
+    source.read(AT)
+    first = source.read(AT)
+    asked = len(web.asked)
+    fake.tables[TEMPERATURE] = [_named(TEMPERATURE, "41")]
+    second = source.read(AT)
+    assert _column(second, TEMPERATURE).values.tolist() == [41]
+    assert second.label_sets is first.label_sets
+    assert _column(second, TEMPERATURE).series is _column(first, TEMPERATURE).series
+    assert _column(second, TEMPERATURE).series is _column(second, power).series
+    # the three metrics, two times, the rack's power, and which targets are down
+    assert len(web.asked) - asked == 7
+
+
 def test_rack_power_from_promql_is_found_under_its_own_text(fake: _Fake, web: CannedServer) -> None:
     promql = 'sum by (rack) (ipmi_dcmi_power_consumption_current_watts{site="a"})'
     fake.tables[promql] = [({"rack": "r1"}, "31000")]
@@ -153,6 +188,13 @@ def test_targets_of_the_same_scrape_job_that_are_down_are_silent(fake: _Fake, so
     assert source.read(AT).silent == ("n2:9400",)
 
 
+def test_a_target_that_discovery_no_longer_names_is_not_silent(fake: _Fake, source: PrometheusSource) -> None:
+    fake.tables["up == 0"] = [({"__name__": "up", "job": "dcgm", "instance": "n2:9400"}, "0")]
+    assert source.read(AT).silent == ("n2:9400",)
+    fake.tables["up == 0"] = []
+    assert source.read(AT).silent == ()
+
+
 def test_every_request_carries_the_tenant_the_headers_and_the_configured_parameters(web: CannedServer) -> None:
     settings = {"dedup": "true", "partial_response": "false"}
     with closing(
@@ -163,8 +205,22 @@ def test_every_request_carries_the_tenant_the_headers_and_the_configured_paramet
     for asked in web.asked:
         assert asked.headers["x-scope-orgid"] == "team-a"
         assert asked.headers["authorization"] == "Bearer t"
-        assert asked.query["lookback_delta"] == "90000ms"
         assert settings.items() <= asked.query.items()
+
+
+def test_every_request_says_what_the_engines_would_else_do_each_in_its_own_way(web: CannedServer) -> None:
+    with closing(PrometheusSource(web.url, lookback=timedelta(seconds=45))) as source:
+        source.read(AT)
+    wanted = {
+        "lookback_delta": "45000ms",
+        "max_lookback": "45000ms",
+        "latency_offset": "1ms",
+        "partial_response": "true",
+        "max_source_resolution": "0s",
+        "timeout": "10s",
+    }
+    for asked in web.asked:
+        assert wanted.items() <= asked.query.items()
 
 
 def test_the_names_are_asked_for_again_after_a_while_and_when_nothing_is_found(
@@ -198,7 +254,8 @@ def test_metrics_that_were_not_there_yet_at_the_first_look_are_found_at_the_next
     [
         pytest.param({"warnings": ["store x is down"]}, ("prometheus: store x is down",), id="Thanos"),
         pytest.param({"isPartial": True}, ("prometheus: the answer is partial",), id="VictoriaMetrics"),
-        pytest.param({"isPartial": False, "infos": ["not a counter"], "stats": {}}, (), id="remarks"),
+        pytest.param({"infos": ["not a counter"]}, ("prometheus remarks: not a counter",), id="Prometheus 3"),
+        pytest.param({"isPartial": False, "stats": {}, "warnings": None}, (), id="nothing said"),
     ],
 )
 def test_what_is_said_beside_a_partial_answer_reaches_the_reading(
@@ -206,6 +263,11 @@ def test_what_is_said_beside_a_partial_answer_reaches_the_reading(
 ) -> None:
     fake.instead[TEMPERATURE] = _vector([_named(TEMPERATURE, "40")], **more)
     assert source.read(AT).warnings == warnings
+
+
+def test_a_partial_answer_about_times_is_said_too(fake: _Fake, source: PrometheusSource) -> None:
+    fake.instead[f"timestamp({TEMPERATURE})"] = _vector([(GPU, f"{NOW - 7}")], warnings=["store x is down"])
+    assert source.read(AT).warnings == ("prometheus: store x is down",)
 
 
 def _raw(text: str, status: int = 200) -> Canned:
@@ -223,7 +285,7 @@ NONSENSE = [
     pytest.param(_raw("{}"), "another shape", id="no status"),
     pytest.param(_raw(_WHOLE[:-5]), "no whole JSON", id="cut JSON"),
     pytest.param(Canned(_WHOLE.encode(), declared_length=10_000), "broke off", id="cut answer"),
-    pytest.param(_raw('{"status":"success"}'), "no whole JSON", id="no data"),
+    pytest.param(_raw('{"status":"success"}'), "another shape", id="no data"),
     pytest.param(_raw('{"status":"success","data":null}'), "another shape", id="data is null"),
     pytest.param(_raw('{"status":"success","data":{"resultType":"vector"}}'), "another shape", id="no result"),
     pytest.param(
@@ -252,6 +314,18 @@ NONSENSE = [
     pytest.param(_raw('{"status":"error","error":"too busy"}', 503), "503: too busy", id="503 with a reason"),
     pytest.param(_raw("slow down", 429), "429", id="429"),
     pytest.param(
+        _raw('{"status":"error","errorType":"execution","error":"store x is down"}', 422),
+        "422: store x is down",
+        id="422",
+    ),
+    pytest.param(_raw("[" * (20 << 20)), "more than 16 MiB that no series ends in", id="nested for 20 MiB"),
+    pytest.param(
+        Canned(gzip.compress(bytes(64 << 20), 1), headers={"Content-Encoding": "gzip"}),
+        "more than 16 MiB that no series ends in",
+        id="a bomb of gzip",
+    ),
+    pytest.param(_vector([({"pod": "x" * 20_000}, "1")]), "bytes of labels", id="labels as long as a book"),
+    pytest.param(
         Canned(status=302, headers={"Location": "https://sso/login?state=s"}),
         "redirects to https://sso/login",
         id="302",
@@ -274,6 +348,16 @@ def test_nonsense_is_unavailable_and_never_an_empty_fleet(
         source.read(AT)
     if where == "/api/v1/query":
         assert text in str(caught.value)
+
+
+def test_a_million_series_are_unavailable(fake: _Fake, web: CannedServer) -> None:
+    series = ",".join(f'{{"metric":{{"UUID":"{number}"}},"value":[1,"1"]}}' for number in range(1_000_000))
+    fake.instead[TEMPERATURE] = _raw(f'{{"status":"success","data":{{"resultType":"vector","result":[{series}]}}}}')
+    with (
+        closing(PrometheusSource(web.url, timeout_s=60.0)) as source,
+        pytest.raises(Unavailable, match="more than 500000 series"),
+    ):
+        source.read(AT)
 
 
 @pytest.mark.parametrize(

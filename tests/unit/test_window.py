@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healer.domain.component import Component, ComponentKind
-from healer.domain.reading import Column, Reading
+from healer.domain.reading import Reading
 from healer.domain.signal import Signal
 from healer.telemetry.identity import TopologyRules
 from healer.telemetry.window import Window
+from tests.readings import reading_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 TEMPERATURE = "DCGM_FI_DEV_GPU_TEMP"
@@ -34,19 +35,11 @@ def _gpu(uuid: str, **labels: str) -> dict[str, str]:
 
 def _reading(seconds: float, columns: Mapping[str, Sequence[_Series]], **more: tuple[str, ...]) -> Reading:
     at = _after(seconds)
-    return Reading(
-        at,
-        tuple(
-            Column(
-                metric,
-                [labels for labels, _, _ in series],
-                np.array([value for _, value, _ in series]),
-                np.array([at.timestamp() - age for _, _, age in series]),
-            )
-            for metric, series in columns.items()
-        ),
-        **more,
-    )
+    told = {
+        metric: [(labels, value, at.timestamp() - age) for labels, value, age in series]
+        for metric, series in columns.items()
+    }
+    return reading_of(at, told, **more)
 
 
 def _latest(window: Window, reading: Reading, signal: Signal = Signal.GPU_TEMPERATURE) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from healer.adapters.alertmanager import AlertmanagerWebhook
 from healer.adapters.slack import Click, SlackInteractions, parse_interaction, reply
 from healer.config import HttpSettings
 from healer.errors import HealerError, NotFound, NotPermitted
@@ -26,6 +27,7 @@ from healer.runtime.snapshot import Board
 from healer.runtime.web import console as console_pages
 from healer.runtime.web.auth import Gate, ResolvedToken, Role, Unauthenticated
 from healer.runtime.web.decisions import Declined, decide
+from healer.runtime.web.ingest import ALERTS, WRITE, Receiver, alerts_endpoint, write_endpoint
 from healer.runtime.web.metrics import exposition
 from healer.runtime.web.openapi import Extra, document
 from healer.runtime.web.operations import OPERATIONS, Call, Operation
@@ -33,6 +35,7 @@ from healer.runtime.web.readiness import why_not_ready
 from healer.runtime.web.site import (
     PROTECTIVE,
     BadRequest,
+    Endpoint,
     ProtectiveHeaders,
     Site,
     error_answer,
@@ -46,9 +49,9 @@ PREFIX = "/api/v1"
 _MACHINE_PATHS = ("/api/", "/-/", "/slack/", "/metrics")
 _log = structlog.get_logger(__name__)
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
 EXTRAS = (
+    WRITE,
+    ALERTS,
     Extra("GET", "/-/healthy", "The process serves", {"200": "It does"}),
     Extra("GET", "/-/ready", "The newest turn of the loop succeeded", {"200": "It did", "503": "Why not"}),
     Extra(
@@ -88,15 +91,25 @@ def build_app(
     http: HttpSettings,
     tokens: Mapping[str, ResolvedToken],
     slack: SlackInteractions | None = None,
+    receiver: Receiver | None = None,
+    notices: AlertmanagerWebhook | None = None,
     console: bool = True,
     interval: timedelta = timedelta(seconds=30),
 ) -> Starlette:
-    """`interval` is the loop's: readiness is lost when several turns have been missed."""
+    """What is None is not switched on: its route says how to.
+
+    Args:
+        receiver: takes remote writes.
+        notices: takes alerts.
+        interval: the loop's: readiness is lost when several turns have been missed.
+    """
     site = Site(journal, board, clock, Gate(http, tokens), frozenset(approvers), interval)
     routes: list[BaseRoute] = [
+        Route(WRITE.path, write_endpoint(site, receiver), methods=[WRITE.method]),
+        Route(ALERTS.path, alerts_endpoint(site, notices), methods=[ALERTS.method]),
         Route("/-/healthy", _healthy, methods=["GET"]),
         Route("/-/ready", _ready(site), methods=["GET"]),
-        Route("/metrics", _metrics(site), methods=["GET"]),
+        Route("/metrics", _metrics(site, notices), methods=["GET"]),
         Route("/slack/interactions", _slack(site, slack), methods=["POST"]),
         Route(f"{PREFIX}/openapi.json", _openapi(site), methods=["GET"]),
         *(Route(PREFIX + op.path, _endpoint(site, op), methods=[op.method]) for op in OPERATIONS),
@@ -121,11 +134,12 @@ def _ready(site: Site) -> Endpoint:
     return ready
 
 
-def _metrics(site: Site) -> Endpoint:
+def _metrics(site: Site, notices: AlertmanagerWebhook | None) -> Endpoint:
     async def metrics(request: Request) -> Response:
         now = site.clock.now()
         site.gate.require_scrape(request, now)
-        text = await run_in_threadpool(exposition, site.journal, site.board.look(), now)
+        alerts = None if notices is None else notices.told()
+        text = await run_in_threadpool(exposition, site.journal, site.board.look(), now, alerts)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return metrics

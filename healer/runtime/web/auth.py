@@ -26,11 +26,14 @@ COOKIE = "healer_session"
 SESSION_LIFE = timedelta(hours=12)
 _MOST_SESSIONS = 1000
 _COMPONENT = "http"
+# What a page may send to another site without that site being asked first; "" is what it sends without saying.
+_TYPES_OF_PAGES = frozenset({"", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded"})
 
 
 class Role(IntEnum):
-    """Each may what the ones before it may."""
+    """From viewer on, each may what the ones before it may. A sender may send telemetry, which else only admin may."""
 
+    SENDER = 0
     VIEWER = 1
     APPROVER = 2
     ADMIN = 3
@@ -125,6 +128,20 @@ class Gate:
             raise Unauthenticated(_COMPONENT, "a valid token is needed: send 'Authorization: Bearer TOKEN', or log in")
         return identity
 
+    def require_sender(self, request: Request, now: datetime) -> None:
+        """Telemetry comes from machines: a page in a browser must not feed the daemon, not even on loopback.
+
+        Raises Unauthenticated, NotPermitted.
+        """
+        identity = self.identify(request, now)
+        if identity.proof is Proof.SESSION:
+            raise Unauthenticated(_COMPONENT, "telemetry is sent with a token, and not by who is logged in")
+        if identity.proof is Proof.LOOPBACK:
+            _require_no_page(request)
+        if identity.role not in {Role.SENDER, Role.ADMIN}:
+            name = identity.role.name.lower()
+            raise NotPermitted(_COMPONENT, f"{identity.person} has the role {name}: telemetry is sent by a sender")
+
     def require_scrape(self, request: Request, now: datetime) -> None:
         """Metrics are open on loopback, where a scraper without a token is the usual one."""
         if self._on_loopback and "authorization" not in request.headers:
@@ -142,6 +159,8 @@ class Gate:
         identity = self._holder(secret, Proof.SESSION)
         if identity is None:
             raise Unauthenticated(_COMPONENT, "no token reads like this")
+        if identity.role is Role.SENDER:
+            raise Unauthenticated(_COMPONENT, "this token only sends telemetry")
         self._sessions = {name: session for name, session in self._sessions.items() if session.ends_at > now}
         if len(self._sessions) >= _MOST_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
@@ -189,6 +208,14 @@ def _require_own_page(request: Request) -> None:
         own = request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
     if not own:
         raise NotPermitted(_COMPONENT, "the request does not come from this site's own page")
+
+
+def _require_no_page(request: Request) -> None:
+    """A browser says where a request comes from; one that does not is given away by a type that pages may send."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    said = any(name in request.headers for name in ("origin", "sec-fetch-site", "sec-fetch-mode"))
+    if said or kind in _TYPES_OF_PAGES:
+        raise NotPermitted(_COMPONENT, "telemetry is not taken from a web page, nor without its content type")
 
 
 def _host_name(host: str) -> str:

@@ -37,6 +37,7 @@ from healer.runtime.web.overview import (
 )
 from healer.runtime.web.readiness import why_not_ready
 from healer.runtime.web.site import BadRequest, Site, checked_reason, read_body
+from healer.telemetry.coverage import told
 
 _HERE = Path(__file__).parent
 _MOST_INCIDENTS = 50
@@ -163,6 +164,7 @@ class _Pages:
             records, trouble = None, str(error)
         content = {
             "snapshot": snapshot,
+            "missing": told(snapshot.gaps),
             "fleet": self._fleet(snapshot),
             "records": records,
             "trouble": trouble,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from enum import StrEnum
 
 import msgspec
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from healer.domain.component import ComponentKind
 from healer.domain.finding import Basis, Health
-from healer.domain.frame import Floats, Frame
+from healer.domain.frame import Floats, Frame, Presence
 from healer.domain.signal import Signal
 from healer.errors import Unavailable
 from healer.runtime.snapshot import Snapshot
@@ -29,12 +30,15 @@ class Condition(StrEnum):
 
 
 class GpuView(msgspec.Struct, frozen=True):
+    """Attributes: `presence`: how the GPU stands in the newest telemetry, see Presence."""
+
     gpu: str | None
     uuid: str | None
     model: str
     rack: str | None
     job: str | None
     condition: Condition
+    presence: str
     unjudged: list[str]
     temperature_c: float | None
     power_w: float | None
@@ -51,6 +55,33 @@ class NodeView(msgspec.Struct, frozen=True):
     cordoned: bool | None
     cordoned_by: str | None
     gpus: list[GpuView]
+
+
+class GapView(msgspec.Struct, frozen=True):
+    """A signal that a detector or model reads and that `lacking` of `of` GPUs never had a value for."""
+
+    reader: str
+    signal: str
+    vendor: str | None
+    lacking: int
+    of: int
+    metrics: list[str]
+
+
+class TelemetryView(msgspec.Struct, frozen=True):
+    """What the newest turn could see, and what it could not.
+
+    Attributes:
+        presence: how many GPUs stand how.
+        samples: taken in since the daemon started.
+    """
+
+    as_of: datetime | None
+    gpus: int
+    samples: int
+    presence: dict[str, int]
+    gaps: list[GapView]
+    warnings: list[str]
 
 
 class ModelView(msgspec.Struct, frozen=True):
@@ -92,6 +123,28 @@ def node_views(snapshot: Snapshot) -> tuple[NodeView, ...]:
     return tuple(views)
 
 
+def telemetry_view(snapshot: Snapshot) -> TelemetryView:
+    """Raises Unavailable before the first frame."""
+    frame = _frame(snapshot)
+    gaps = [
+        GapView(gap.reader, str(gap.signal), gap.vendor, gap.lacking, gap.of, list(gap.metrics))
+        for gap in snapshot.gaps
+    ]
+    return TelemetryView(
+        as_of=snapshot.at,
+        gpus=len(frame.gpus),
+        samples=snapshot.figures.samples,
+        presence=presence_counts(frame),
+        gaps=gaps,
+        warnings=list(frame.warnings),
+    )
+
+
+def presence_counts(frame: Frame) -> dict[str, int]:
+    counts = np.bincount(frame.presence, minlength=len(Presence)).tolist()
+    return {presence.name.lower(): counts[presence] for presence in Presence}
+
+
 def model_views(snapshot: Snapshot) -> tuple[ModelView, ...]:
     """Raises Unavailable before the first frame."""
     return tuple(_model_view(name, scores) for name, scores in sorted(_frame(snapshot).scores.items()))
@@ -108,6 +161,10 @@ def conditions(snapshot: Snapshot, frame: Frame) -> NDArray[np.str_]:
     rules = np.stack([unknown, *(j.health for j in judged if j.basis is Basis.RULE)])
     learnt = np.stack([unknown, *(j.health for j in judged if j.basis is Basis.LEARNT)])
     worst = np.maximum(rules.max(axis=0), np.where(learnt.max(axis=0) > Health.HEALTHY, learnt.max(axis=0), unknown))
+    for report in snapshot.findings.reports:
+        row = frame.row_of(report.component) if report.component.kind is ComponentKind.GPU else None
+        if row is not None and report.health > Health.HEALTHY:
+            worst[row] = max(int(worst[row]), report.health)
     gaps = (rules[1:] == Health.UNKNOWN).any(axis=0)
     sound = worst == Health.HEALTHY
     shown = [worst == Health.FAILED, worst == Health.DEGRADED, sound & gaps, sound]
@@ -118,7 +175,7 @@ def conditions(snapshot: Snapshot, frame: Frame) -> NDArray[np.str_]:
 def _gpu_views(snapshot: Snapshot, frame: Frame) -> Iterable[GpuView]:
     condition = conditions(snapshot, frame).tolist()
     temperature, power = frame.latest(Signal.GPU_TEMPERATURE).tolist(), frame.latest(Signal.POWER).tolist()
-    score, age = highest_scores(frame).tolist(), frame.age_s.tolist()
+    score, age, presence = highest_scores(frame).tolist(), frame.age_s.tolist(), frame.presence.tolist()
     judgements = [j for j in snapshot.findings.judgements if _covers_gpus(j.kind, j.health, frame)]
     for row, component in enumerate(frame.gpus.components):
         yield GpuView(
@@ -128,6 +185,7 @@ def _gpu_views(snapshot: Snapshot, frame: Frame) -> Iterable[GpuView]:
             rack=component.rack,
             job=component.job,
             condition=Condition(condition[row]),
+            presence=Presence(presence[row]).name.lower(),
             unjudged=[str(j.failure_mode) for j in judgements if j.health[row] == Health.UNKNOWN],
             temperature_c=known(temperature[row]),
             power_w=known(power[row]),

@@ -21,26 +21,38 @@ from healer.domain.verdict import Mode
 from healer.errors import Unavailable
 from healer.ports import Journal
 from healer.runtime.snapshot import Snapshot
-from healer.runtime.web.fleet_views import Condition, conditions, model_views
+from healer.runtime.web.fleet_views import Condition, conditions, model_views, presence_counts
 
 
-def exposition(journal: Journal, snapshot: Snapshot, now: datetime) -> bytes:
-    """In Prometheus' text format."""
+def exposition(journal: Journal, snapshot: Snapshot, now: datetime, alerts: Mapping[str, int] | None = None) -> bytes:
+    """In Prometheus' text format.
+
+    Args:
+        alerts: how many alerts that were sent to us met which fate; None if none are taken.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_AtScrape(journal, snapshot, now))
+    registry.register(_AtScrape(journal, snapshot, now, alerts))
     return generate_latest(registry)
 
 
 class _AtScrape(Collector):
-    def __init__(self, journal: Journal, snapshot: Snapshot, now: datetime) -> None:
+    def __init__(
+        self, journal: Journal, snapshot: Snapshot, now: datetime, alerts: Mapping[str, int] | None
+    ) -> None:
         self._journal = journal
         self._snapshot = snapshot
         self._now = now
+        self._alerts = alerts
 
     def collect(self) -> Iterable[Metric]:
         yield from _daemon(self._snapshot)
         if self._snapshot.frame is not None:
             yield from _fleet(self._snapshot, self._snapshot.frame)
+        if self._alerts is not None:
+            told = CounterMetricFamily("healer_alerts", "Alerts that were sent to us, by their fate", labels=["fate"])
+            for fate, count in self._alerts.items():
+                told.add_metric([fate], count)
+            yield told
         yield from self._of_journal()
 
     def _of_journal(self) -> Iterable[Metric]:
@@ -70,6 +82,13 @@ def _fleet(snapshot: Snapshot, frame: Frame) -> Iterable[Metric]:
     counted = Counter(conditions(snapshot, frame).tolist())
     by_condition = {str(condition): float(counted[str(condition)]) for condition in Condition}
     yield _labelled("healer_gpus", "GPUs by what is shown of them", "condition", by_condition)
+    shown = {name: float(count) for name, count in presence_counts(frame).items()}
+    yield _labelled("healer_gpus_presence", "GPUs by how they stand in the telemetry", "presence", shown)
+    whose = ["reader", "signal", "vendor"]
+    lacking = GaugeMetricFamily("healer_signal_missing_gpus", "GPUs that never showed what is read", labels=whose)
+    for gap in snapshot.gaps:
+        lacking.add_metric([gap.reader, str(gap.signal), gap.vendor or ""], gap.lacking)
+    yield lacking
     judged = GaugeMetricFamily(
         "healer_components", "Components by failure mode and judged health", labels=["failure_mode", "health"]
     )

@@ -29,7 +29,11 @@ _REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """A route beside the table: of the daemon itself, or for another system."""
+    """A route beside the table: of the daemon itself, or for another system.
+
+    Attributes:
+        takes: the media type of its body; None if it takes none.
+    """
 
     method: str
     path: str
@@ -37,6 +41,7 @@ class Extra:
     answers: Mapping[str, str]
     media_type: str = "application/json"
     open: bool = True
+    takes: str | None = None
 
 
 def document(operations: Sequence[Operation], extras: Sequence[Extra], *, prefix: str) -> Json:
@@ -92,4 +97,5 @@ def _extra(extra: Extra) -> Json:
         status: {"description": text, "content": {extra.media_type: {}}} for status, text in extra.answers.items()
     }
     security: Json = {"security": []} if extra.open else {}
-    return {"summary": extra.summary, "responses": answers, **security}
+    body: Json = {"requestBody": {"required": True, "content": {extra.takes: {}}}} if extra.takes else {}
+    return {"summary": extra.summary, **body, "responses": answers, **security}

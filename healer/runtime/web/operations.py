@@ -11,7 +11,14 @@ import msgspec
 
 from healer.runtime.web.auth import Identity, Role
 from healer.runtime.web.decisions import checked_id, decide
-from healer.runtime.web.fleet_views import ModelView, NodeView, model_views, node_views
+from healer.runtime.web.fleet_views import (
+    ModelView,
+    NodeView,
+    TelemetryView,
+    model_views,
+    node_views,
+    telemetry_view,
+)
 from healer.runtime.web.site import BadRequest, Site, checked_reason, decoded
 from healer.runtime.web.views import (
     ApprovalView,
@@ -130,6 +137,10 @@ def _nodes(site: Site, _call: Call) -> NodeList:
     return NodeList(snapshot.at, problem, list(node_views(snapshot)))
 
 
+def _telemetry(site: Site, _call: Call) -> TelemetryView:
+    return telemetry_view(site.board.look())
+
+
 def _models(site: Site, _call: Call) -> ModelList:
     snapshot = site.board.look()
     return ModelList(snapshot.at, list(model_views(snapshot)))
@@ -189,6 +200,7 @@ OPERATIONS = (
     ),
     Operation("POST", "/approvals/{id}/deny", "Deny the plan", Role.APPROVER, ApprovalView, _deny, takes=Reason),
     Operation("GET", "/nodes", "Nodes and their GPUs as of the newest turn", Role.VIEWER, NodeList, _nodes),
+    Operation("GET", "/telemetry", "What is seen and what is not", Role.VIEWER, TelemetryView, _telemetry),
     Operation("GET", "/models", "Models and their newest scores", Role.VIEWER, ModelList, _models),
     Operation("GET", "/audit", "Audit log, oldest first", Role.VIEWER, AuditList, _audit, query=("after", "limit")),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +19,8 @@ from healer.errors import Conflict, Fenced, HealerError, NotFound, NotPermitted,
 from healer.ports import Clock, Journal
 from healer.runtime.snapshot import Board
 from healer.runtime.web.auth import Gate, Unauthenticated
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 BODY_LIMIT = 1 << 20  # bytes
 _T = TypeVar("_T")
@@ -106,17 +108,34 @@ def log_unexpected(request: Request, error: Exception) -> str:
     return incident
 
 
-async def read_body(request: Request) -> bytes:
-    """Raises BadRequest (413) as soon as the body is known to be longer than the limit."""
-    announced = request.headers.get("content-length", "0")
-    if len(announced) > 12 or int(announced) > BODY_LIMIT:
-        raise BadRequest(f"the body is longer than {BODY_LIMIT} bytes", 413)
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > BODY_LIMIT:
-            raise BadRequest(f"the body is longer than {BODY_LIMIT} bytes", 413)
-    return bytes(body)
+async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
+    """Raises BadRequest: 413 as soon as the body is known to be longer than the limit, 400 when it breaks off."""
+    announced = announced_length(request)
+    if announced > limit:
+        raise too_long(limit)
+    body = b""
+    parts: bytearray | None = None
+    try:
+        async for part in request.stream():
+            if not body:
+                body = part  # almost every body comes in one part
+            elif part:
+                parts = bytearray(body) if parts is None else parts
+                parts += part
+            if len(parts or body) > limit:
+                raise too_long(limit)
+    except ClientDisconnect:
+        raise BadRequest("the sender hung up in the middle of the body") from None
+    return body if parts is None else bytes(parts)
+
+
+def announced_length(request: Request) -> int:
+    """What Content-Length says; 0 if it says nothing. The server has seen to it that it is a number."""
+    return int(request.headers.get("content-length", "0")[:18])
+
+
+def too_long(limit: int) -> BadRequest:
+    return BadRequest(f"the body is longer than {limit} bytes", 413)
 
 
 def decoded(body: bytes, shape: type[_T]) -> _T:

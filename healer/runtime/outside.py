@@ -1,0 +1,144 @@
+"""From the configuration to the outside systems: who shows the fleet, who schedules it, who can act on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from healer.adapters.agents import AgentPower
+from healer.adapters.alertmanager import AlertmanagerWebhook
+from healer.adapters.discovery import FileTargets, TargetSource
+from healer.adapters.discovery_dns import DnsTargets, Record
+from healer.adapters.discovery_kubernetes import KubernetesTargets
+from healer.adapters.kubernetes import KubernetesCluster
+from healer.adapters.kubernetes_client import KubernetesClient
+from healer.adapters.prometheus import PrometheusSource
+from healer.adapters.remote_write import RemoteWrite
+from healer.adapters.scrape import ScrapeSource
+from healer.adapters.slurm_programs import SlurmPrograms
+from healer.adapters.topology_file import TopologyFile
+from healer.adapters.topology_kubernetes import KubernetesTopology
+from healer.adapters.topology_slurm import SlurmTopology
+from healer.adapters.topology_sources import BackgroundTopology, LayeredTopology
+from healer.config import Config, PrometheusSettings, Secret
+from healer.ports import Cluster, PowerControl, TelemetrySource, TopologySource
+from healer.telemetry.catalogue import SPELLINGS
+from healer.telemetry.notices import HeldNotices
+
+_HOLDS_A_TURN = timedelta(seconds=2)  # how long a turn waits for a scheduler that lists its jobs
+_LATE = timedelta(minutes=5)
+
+
+def build_source(config: Config) -> TelemetrySource:
+    """The configured telemetry source; `simulator` is not one of them, its fleet lives outside of the runtime."""
+    telemetry = config.telemetry
+    if telemetry.source == "remote_write":
+        return RemoteWrite(
+            wanted=(*SPELLINGS, config.topology.rack_power),
+            kept_labels=config.topology.rules().labels,
+            lookback=telemetry.max_age,
+            most_series=telemetry.remote_write.max_series,
+        )
+    if telemetry.source == "scrape":
+        return ScrapeSource(
+            telemetry.scrape.targets,
+            discovery=telemetry.scrape.discovery,
+            sources=tuple(_targets(config)),
+            timeout_s=telemetry.scrape.timeout.total_seconds(),
+            rack_power=config.topology.rack_power,
+            kept=config.topology.rules().labels,
+        )
+    return build_prometheus(config)
+
+
+def _targets(config: Config) -> Iterator[TargetSource]:
+    """Who knows of exporters, beside the list and the URL in the settings."""
+    scrape = config.telemetry.scrape
+    if scrape.files:
+        yield FileTargets(scrape.files)
+    for dns in scrape.dns:
+        yield DnsTargets(dns.name, Record(dns.type), dns.port, scrape.timeout.total_seconds())
+    if scrape.kubernetes is not None:
+        pods = scrape.kubernetes
+        yield KubernetesTargets(_kubernetes(config), namespace=pods.namespace, selector=pods.selector, port=pods.port)
+
+
+def _kubernetes(config: Config) -> KubernetesClient:
+    connection = config.cluster.kubernetes
+    timeout_s = connection.timeout.total_seconds()
+    return KubernetesClient(kubeconfig=connection.kubeconfig, context=connection.context, timeout_s=timeout_s)
+
+
+def build_prometheus(config: Config) -> PrometheusSource:
+    settings: PrometheusSettings = config.telemetry.prometheus
+    headers = {
+        name: value.read(f"telemetry.prometheus.headers.{name}") if isinstance(value, Secret) else value
+        for name, value in settings.headers.items()
+    }
+    return PrometheusSource(
+        settings.url,
+        headers=headers,
+        tenant=settings.tenant,
+        query=settings.query,
+        timeout_s=settings.timeout.total_seconds(),
+        rack_power=config.topology.rack_power,
+        lookback=config.telemetry.max_age,
+        kept_labels=config.topology.rules().labels,
+    )
+
+
+def build_topology(config: Config) -> TopologySource | None:
+    """None where labels say everything. Raises InvalidDocument for a file that is missing or wrong."""
+    topology = config.topology
+    layers: list[TopologySource] = []
+    if topology.file is not None:
+        layers.append(TopologyFile(topology.file))
+    scheduler = _scheduler_topology(config)
+    if scheduler is not None:
+        layers.append(BackgroundTopology(scheduler, at_most=_HOLDS_A_TURN, stale_after=topology.every + _LATE))
+    return LayeredTopology(*layers) if layers else None
+
+
+def _scheduler_topology(config: Config) -> TopologySource | None:
+    topology = config.topology
+    match topology.source:
+        case "labels" | "file":
+            return None
+        case "kubernetes":
+            labels, selector = topology.kubernetes.labels(), config.cluster.kubernetes.node_selector
+            return KubernetesTopology(_kubernetes(config), labels, node_selector=selector, every=topology.every)
+        case "slurm":
+            slurm = topology.slurm
+            programs = SlurmPrograms(
+                folder=slurm.programs, config=slurm.config, timeout_s=slurm.timeout.total_seconds()
+            )
+            return SlurmTopology(programs, slurm.words(), every=topology.every)
+
+
+def build_notices(config: Config) -> AlertmanagerWebhook | None:
+    alerts = config.telemetry.alerts
+    if not alerts.receive:
+        return None
+    held = HeldNotices(config.topology.rules(), modes=alerts.modes, expires_after=alerts.expires_after)
+    return AlertmanagerWebhook(held)
+
+
+def build_cluster(config: Config) -> Cluster | None:
+    if config.cluster.kind != "kubernetes":
+        return None
+    settings = config.cluster.kubernetes
+    return KubernetesCluster(
+        kubeconfig=settings.kubeconfig,
+        context=settings.context,
+        node_selector=settings.node_selector,
+        rack_label=settings.rack_label,
+        timeout_s=settings.timeout.total_seconds(),
+    )
+
+
+def build_power(config: Config) -> PowerControl | None:
+    settings = config.power
+    if settings.agent_url is None:
+        return None
+    token = settings.token.read("power.token") if settings.token is not None else None
+    return AgentPower(settings.agent_url, token=token, timeout_s=settings.timeout.total_seconds())

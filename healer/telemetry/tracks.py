@@ -1,0 +1,98 @@
+"""Tracks: every signal's values over the window, kept so that one more tick costs one more row, whatever the history.
+
+A frame gets views of these arrays. What a view shows is never written again: a track that is full moves to a new array,
+and the old one lives as long as a frame that shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from healer.domain.frame import Floats, Ints
+from healer.domain.signal import Signal
+
+_FEWEST_SPARE = 4
+_SPREAD = 8  # tracks are moved at different ticks, so that no tick pays for all of them
+
+
+@dataclass(slots=True, eq=False)
+class _Track:
+    """Attributes:
+    cells: (capacity in ticks, capacity in rows) float64.
+    first: the cell row of the oldest tick.
+    silent_ticks: how many of the newest ticks had no value at all.
+    """
+
+    cells: Floats
+    first: int = 0
+    silent_ticks: int = 0
+
+
+class Tracks:
+    def __init__(self) -> None:
+        self._tracks: dict[Signal, _Track] = {}
+        self._times: list[float] = []
+        self._n = 0
+
+    def append(self, at_s: float, values: Mapping[Signal, Floats], n: int) -> None:
+        """One more tick: signal -> (n,) float64. `n` never falls but by `keep`."""
+        for signal in {**self._tracks, **values}:
+            track = self._tracks.get(signal)
+            if track is None:
+                track = self._tracks[signal] = _Track(self._moved(None, len(self._tracks), n))
+            end = track.first + len(self._times)
+            if end == len(track.cells) or n > track.cells.shape[1]:
+                position = list(self._tracks).index(signal)
+                track.cells, track.first = self._moved(track, position, n), 0
+                end = len(self._times)
+            elif n > self._n:
+                track.cells[track.first : end, self._n : n] = np.nan
+            row = values.get(signal)
+            track.silent_ticks = track.silent_ticks + 1 if row is None else 0
+            track.cells[end, :n] = np.nan if row is None else row
+        self._times.append(at_s)
+        self._n = n
+
+    def drop_before(self, at_s: float) -> None:
+        """Forget the ticks before `at_s`, and the signals that none of the remaining ticks has."""
+        gone = 0
+        while gone < len(self._times) and self._times[gone] < at_s:
+            gone += 1
+        del self._times[:gone]
+        for track in self._tracks.values():
+            track.first += gone
+        self._tracks = {s: track for s, track in self._tracks.items() if track.silent_ticks < len(self._times)}
+
+    def keep(self, rows: Ints) -> None:
+        """Only these rows, in this order."""
+        count = len(self._times)
+        for track in self._tracks.values():
+            track.cells, track.first = track.cells[track.first : track.first + count, rows], 0
+        self._n = len(rows)
+
+    def times(self, at_s: float) -> Floats:
+        return np.array(self._times) - at_s
+
+    def views(self) -> dict[Signal, Floats]:
+        """By signal, (n_ticks, n) read-only."""
+        views = {}
+        for signal, track in self._tracks.items():
+            view = track.cells[track.first : track.first + len(self._times), : self._n]
+            view.flags.writeable = False
+            views[signal] = view
+        return views
+
+    def _moved(self, track: _Track | None, position: int, n: int) -> Floats:
+        """A new array with room for more ticks and rows, the history of `track` at its beginning."""
+        count = len(self._times)
+        spare = max(_FEWEST_SPARE, count // 2) + position % _SPREAD
+        cells = np.empty((count + spare, n + n // 16))
+        if track is None:
+            cells[:count, :n] = np.nan
+        else:
+            cells[:count, : self._n] = track.cells[track.first : track.first + count, : self._n]
+            cells[:count, self._n : n] = np.nan
+        return cells
