@@ -5,8 +5,8 @@
 Decoding: 10,000 simulated GPUs with 30 metrics each, in the order and the batches of 2,000 of a Prometheus. Timed is
 everything from the compressed body to the frame: decompression, decoding, the newest sample of every series, and for
 each round of 300,000 samples one reading and one `Window.add`. Live: exporters in a process of their own, a Prometheus
-that scrapes them and writes 20,000 samples a second, and here the receiver behind an HTTP server. CPU seconds of this
-process count, all threads.
+that scrapes them and writes 20,000 samples a second, and here the receiver behind the daemon's own HTTP application.
+CPU seconds of this process count, all threads.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -28,8 +28,15 @@ from multiprocessing.connection import Connection
 
 import cramjam
 
-from healer.adapters.remote_write import RemoteWrite
+from healer.adapters.http_server import HttpServer
+from healer.adapters.remote_write import RemoteWrite, WriteAnswer
+from healer.adapters.sql import SqlJournal
+from healer.config import HttpSettings
+from healer.domain.verdict import Mode
 from healer.errors import Unavailable
+from healer.runtime.snapshot import Board, Snapshot
+from healer.runtime.web.api import build_app
+from healer.runtime.wiring import WallClock
 from healer.sim.exposition import node_page
 from healer.sim.fleet import SimulatedFleet
 from healer.sim.server import FleetServer
@@ -38,7 +45,6 @@ from healer.telemetry.identity import TopologyRules
 from healer.telemetry.window import Window
 from tests import prompb
 from tests.realparts.prometheus import RunningPrometheus, find_prometheus
-from tests.receiving import receiving
 
 NODES, GPUS_PER_NODE, METRICS, SIMULATED_METRICS = 1_250, 8, 30, 25
 BATCH = 2_000
@@ -187,9 +193,9 @@ def measure_live(*, version: int, samples_per_s: int = 20_000, seconds: float = 
     programs = find_prometheus(part)
     if programs is None:
         raise Unavailable(part, "is not on this machine; see tests/realparts")
-    receiver, requests = RemoteWrite(kept_labels=TopologyRules().labels), list[int]()
+    receiver = _Counting(RemoteWrite(kept_labels=TopologyRules().labels))
     nodes = samples_per_s // (SIMULATED_METRICS * GPUS_PER_NODE)
-    with _exporters(nodes) as targets, receiving(receiver, veto=lambda body: requests.append(len(body))) as url:
+    with _exporters(nodes) as targets, _served(receiver) as url:
         which = f", protobuf_message: {_V2}" if version == 2 else ""
         prometheus = RunningPrometheus(
             programs,
@@ -197,16 +203,45 @@ def measure_live(*, version: int, samples_per_s: int = 20_000, seconds: float = 
             remote_write=f"- {{url: '{url}'{which}}}",
         )
         with prometheus:
-            _wait_for(receiver, nodes * GPUS_PER_NODE * SIMULATED_METRICS)
-            taken, sent = receiver.counts().taken, len(requests)
+            _wait_for(receiver.inner, nodes * GPUS_PER_NODE * SIMULATED_METRICS)
+            taken, sent = receiver.inner.counts().taken, receiver.requests
             started, started_cpu = time.monotonic(), time.process_time()
             time.sleep(seconds)
             cpu_s, wall_s = time.process_time() - started_cpu, time.monotonic() - started
-            taken, sent = receiver.counts().taken - taken, len(requests) - sent
-    name = subprocess.run(
-        [programs.prometheus, "--version"], capture_output=True, text=True, check=True
-    ).stdout.split()[2]
-    return Live(name, f"{version}.0", taken / wall_s, taken / sent, cpu_s / wall_s)
+            taken, sent = receiver.inner.counts().taken - taken, receiver.requests - sent
+    told = subprocess.run([programs.prometheus, "--version"], capture_output=True, text=True, check=True).stdout
+    return Live(told.split()[2], f"{version}.0", taken / wall_s, taken / sent, cpu_s / wall_s)
+
+
+@dataclass(slots=True)
+class _Counting:
+    inner: RemoteWrite
+    requests: int = 0
+
+    def receive(self, headers: Mapping[str, str], body: bytes, now: datetime) -> WriteAnswer:
+        self.requests += 1
+        return self.inner.receive(headers, body, now)
+
+
+@contextmanager
+def _served(receiver: _Counting) -> Iterator[str]:
+    """Where to write to."""
+    with closing(SqlJournal("sqlite://")) as journal:
+        app = build_app(
+            journal=journal,
+            board=Board(Snapshot(Mode.OBSERVE)),
+            clock=WallClock(),
+            approvers=(),
+            http=HttpSettings(auth="none"),
+            tokens={},
+            receiver=receiver,
+        )
+        server = HttpServer(app)
+        server.start()
+        try:
+            yield f"{server.url}/api/v1/write"
+        finally:
+            server.stop()
 
 
 def _wait_for(receiver: RemoteWrite, samples: int) -> None:

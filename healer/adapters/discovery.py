@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -156,8 +157,8 @@ def target_at(address: str, labels: Mapping[str, str]) -> Target:
     """From an address, or a URL, and the labels that it was given, as Prometheus understands them."""
     given, _, rest = address.rpartition("://")
     scheme = labels.get("__scheme__") or given or "http"
-    host, slash, path_and_query = rest.partition("/")
-    parts = urlsplit(f"//x{slash}{path_and_query}")
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    parts = urlsplit(f"//x{rest[len(host) :]}")
     path = labels.get("__metrics_path__") or parts.path or "/metrics"
     asked = {name.removeprefix("__param_"): value for name, value in labels.items() if name.startswith("__param_")}
     query = "&".join(part for part in (parts.query, urlencode(asked)) if part)

@@ -260,20 +260,27 @@ class _Answer:
             raise Unavailable(self.component, f"packs its answer as {packing[:20]!r}, which was not asked for")
         return body
 
+    def on_message_begin(self) -> None:
+        self.keeps = False  # what comes after the answer is nobody's
+        if not self._whole:
+            self._headers.clear()
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
+        if not self._whole:
+            self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         chunked = b"chunked" in self._headers.get(b"transfer-encoding", b"").lower()
         self._close_ends_it = not chunked and b"content-length" not in self._headers
 
     def on_body(self, data: bytes) -> None:
-        self._parts.append(data)
+        if not self._whole:
+            self._parts.append(data)
 
     def on_message_complete(self) -> None:
-        self._status = self._parser.get_status_code()
-        if self._status >= 200 and not self._whole:
-            self._whole, self.keeps = True, self._parser.should_keep_alive()
+        status = self._parser.get_status_code()
+        if status >= 200 and not self._whole:
+            self._whole, self._status, self.keeps = True, status, self._parser.should_keep_alive()
 
     def _ended(self) -> bool:
         """The connection was closed at the other end."""

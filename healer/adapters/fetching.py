@@ -137,11 +137,16 @@ class _Fetching:
                 self._connect(exchange)
 
     def _taken(self, place: Place) -> socket.socket | None:
-        if mine := self._owner.kept.get(place):
-            self._n_kept -= 1
-            return mine.pop()
-        earlier = self._earlier.get(place)
-        return earlier.pop() if earlier else None
+        """A kept connection on which nothing has come since: neither its end nor more than was asked."""
+        for kept in (self._owner.kept, self._earlier):
+            connections = kept.get(place)
+            while connections:
+                self._n_kept -= kept is self._owner.kept
+                connection = connections.pop()
+                if isinstance(connection, ssl.SSLSocket) or _is_quiet(connection):
+                    return connection
+                connection.close()
+        return None
 
     def _connect(self, exchange: Exchange) -> None:
         place = exchange.question.place
@@ -264,6 +269,16 @@ def _first(exchanges: dict[Exchange, float]) -> list[Exchange]:
 
 def _while(exchanges: dict[Exchange, float], condition: Callable[[Exchange], bool]) -> list[Exchange]:
     return list(takewhile(condition, exchanges))
+
+
+def _is_quiet(connection: socket.socket) -> bool:
+    try:
+        connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _numeric(place: Place) -> Sequence[Address]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from healer.adapters.prometheus_api import PrometheusApi
 from healer.adapters.prometheus_series import SeriesBook
-from healer.adapters.prometheus_tables import Floats, Instants, SampleTimes, Table, ask
+from healer.adapters.prometheus_tables import Floats, Instants, SampleTimes, Table, ask, ask_times, times_of
 from healer.domain.reading import Column, Reading
 from healer.errors import Unavailable
 from healer.telemetry.catalogue import SPELLINGS
@@ -105,7 +105,9 @@ class PrometheusSource:
             raise self._no_gpus(f"between {start:%Y-%m-%dT%H:%M:%SZ} and {end:%Y-%m-%dT%H:%M:%SZ}")
 
     def _new_reader(self) -> _Reader:
-        return _Reader(self._api, self._rack_power, SeriesBook(self._kept, SPELLINGS))
+        return _Reader(
+            self._api, SeriesBook(self._kept, SPELLINGS), rack_power=self._rack_power, lookback=self._lookback
+        )
 
     def _discover(self, start: datetime, end: datetime) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The exported metrics that exist, of those that we know; and what the server remarks."""
@@ -124,10 +126,11 @@ class PrometheusSource:
 class _Reader:
     """One reading after the other, of the same series."""
 
-    def __init__(self, api: PrometheusApi, rack_power: str, book: SeriesBook) -> None:
+    def __init__(self, api: PrometheusApi, book: SeriesBook, *, rack_power: str, lookback: timedelta) -> None:
         self._api = api
-        self._rack_power = rack_power
         self._book = book
+        self._rack_power = rack_power
+        self._lookback_ms = round(lookback.total_seconds() * 1000)
         self._times = SampleTimes()
         self._names: tuple[str, ...] = ()
 
@@ -137,12 +140,13 @@ class _Reader:
         if queries != self._names:
             self._names, self._times = queries, SampleTimes()
         stamped = self._times.asked
-        asked = (*queries, *map(_times_of, stamped))
-        self._book.sweep(asked)
-        tables = _in_parallel([partial(self._ask, query, instants) for query in asked])
+        self._book.sweep((*queries, *map(times_of, stamped)))
+        calls = [partial(ask, self._api, self._book, query, instants) for query in queries]
+        calls += [partial(self._ask_times, query, instants) for query in stamped]
+        tables = _in_parallel(calls)
         *shown, down = tables[: len(queries)]
         stamps = dict(zip(stamped, tables[len(queries) :], strict=True))
-        times = self._times.of(shown, stamps, lambda query: self._ask(_times_of(query), instants))
+        times = self._times.of(shown, stamps, lambda query: self._ask_times(query, instants))
         remarks = tuple(dict.fromkeys(text for table in (*shown, down, *stamps.values()) for text in table.remarks))
         for k in range(instants.count):
             yield Reading(
@@ -153,8 +157,8 @@ class _Reader:
                 warnings=remarks,
             )
 
-    def _ask(self, query: str, instants: Instants) -> Table:
-        return ask(self._api, self._book, query, instants)
+    def _ask_times(self, query: str, instants: Instants) -> Table:
+        return ask_times(self._api, self._book, query, instants, lookback_ms=self._lookback_ms)
 
     def _silent(self, down: Table, k: int) -> tuple[str, ...]:
         """The targets that do not answer, of the scrape jobs that ever brought a GPU."""
@@ -176,10 +180,6 @@ def _for_every_engine(lookback: timedelta) -> dict[str, str]:
         "partial_response": "true",  # Thanos: what a store that is down leaves out is told in a warning
         "max_source_resolution": "0s",  # Thanos: as it was scraped, not downsampled
     }
-
-
-def _times_of(query: str) -> str:
-    return f"timestamp({query})"
 
 
 def _column(table: Table, times: Floats, k: int) -> Column:

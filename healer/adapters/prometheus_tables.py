@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,6 +17,7 @@ from healer.errors import Unavailable
 
 Floats = NDArray[np.float64]
 
+_MOST_EARLIER_STEPS = 60
 _SELECTOR = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*(\{[^{}]*\})?")
 
 
@@ -67,6 +68,22 @@ def ask(api: PrometheusApi, book: SeriesBook, query: str, instants: Instants) ->
         text = f"answered {query!r} for other times than asked; start at a multiple of the step, or ask it directly"
         raise Unavailable(api.component, text)
     return table
+
+
+def times_of(query: str) -> str:
+    return f"timestamp({query})"
+
+
+def ask_times(api: PrometheusApi, book: SeriesBook, query: str, instants: Instants, *, lookback_ms: int) -> Table:
+    """The times of the samples that `query` shows. Raises Unavailable, Rejected."""
+    if instants.count == 1:
+        return ask(api, book, times_of(query), instants)
+    # Over a range VictoriaMetrics tells the time of a sample only about once, and not again while the sample lasts.
+    earlier = min(-(-lookback_ms // instants.step_ms), _MOST_EARLIER_STEPS)
+    first_ms = instants.start_ms - earlier * instants.step_ms
+    table = ask(api, book, times_of(query), Instants(first_ms, instants.step_ms, earlier + instants.count))
+    values = np.fmax.accumulate(table.values, axis=1)[:, earlier:]
+    return replace(table, values=values, present=~np.isnan(values))
 
 
 class OneInstant:

@@ -142,11 +142,12 @@ class Head:
             oldest = at_s - lookback.total_seconds()
             columns = []
             for metric, held in self._indexed().items():
-                shown = self._live[held] & (self._times[held] >= oldest)
-                series = held if shown.all() else held[shown]
+                times = self._times[held]
+                shown = self._live[held] & (times >= oldest)
+                series, times = (held, times) if shown.all() else (held[shown], times[shown])
                 if len(series) and metric != UP:
                     # A sender's clock may be a little ahead of ours.
-                    times = np.minimum(self._times[series], at_s)
+                    np.minimum(times, at_s, out=times)
                     columns.append(Column(metric, self._sets[series].astype(np.int64), self._values[series], times))
             return Reading(at, tuple(columns), self.label_sets, self._silent(at_s, oldest), self._complaints())
 

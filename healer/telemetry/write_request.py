@@ -38,14 +38,16 @@ MOST_LABEL_BYTES = 16_384  # of one series
 
 SAMPLE = 18  # the bytes of a sample with its tag and length
 ZERO_SAMPLE = 9
+STAMP = 7  # the bytes of its time, with the tag
+STAMP_TAG = 0x10
 
 # As the first three bytes of a sample are in the lowest of a word.
 _SAMPLE_OPENS = np.uint64(0x09_10_12)
 _ZERO_OPENS = np.uint64(0x10_07_12)
 _OPENING = np.uint64(0xFF_FF_FF)
 # The last eight bytes of a sample: any, the tag of the time, five bytes that go on and one that ends.
-_STAMP = np.uint64(0x80_80_80_80_80_80_FF_00)
-_STAMP_IS = np.uint64(0x00_80_80_80_80_80_10_00)
+_TIMED = np.uint64(0x80_80_80_80_80_80_FF_00)
+_TIMED_IS = np.uint64(0x00_80_80_80_80_80_10_00)
 
 
 class InvalidSeries(HealerError):
@@ -99,7 +101,7 @@ class WriteRequest(Protocol):
 def tails(words: Words, ends: Ints) -> tuple[Bools, Bools, Words]:
     """Which messages end in one sample, and in one of zero: (n,) each; and the (n,) words that hold their times."""
     last = words[ends - 8]
-    timed = (last & _STAMP) == _STAMP_IS
+    timed = (last & _TIMED) == _TIMED_IS
     full = timed & ((words[np.maximum(ends - SAMPLE, 0)] & _OPENING) == _SAMPLE_OPENS)
     zero = timed & ~full
     zero[zero] = (words[np.maximum(ends[zero] - ZERO_SAMPLE, 0)] & _OPENING) == _ZERO_OPENS
@@ -111,7 +113,7 @@ def heads(words: Words, starts: Ints) -> tuple[Bools, Bools, Words]:
     opening = words[starts] & _OPENING
     full = opening == _SAMPLE_OPENS
     last = words[starts + np.where(full, SAMPLE - 8, ZERO_SAMPLE - 8)]
-    timed = (last & _STAMP) == _STAMP_IS
+    timed = (last & _TIMED) == _TIMED_IS
     return full & timed, (opening == _ZERO_OPENS) & timed, last
 
 

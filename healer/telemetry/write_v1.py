@@ -17,6 +17,8 @@ from healer.telemetry.protobuf import BYTES, Field, Ints, Repeated, TooMuch, exp
 from healer.telemetry.write_request import (
     MOST_SERIES,
     SAMPLE,
+    STAMP,
+    STAMP_TAG,
     ZERO_SAMPLE,
     Gathered,
     NotPlain,
@@ -81,9 +83,11 @@ def decode(data: bytes, end: int, *, plain: bool = True) -> RequestV1:
     full, zero, last = tails(words, ends)
     samples = ends - np.where(full, SAMPLE, ZERO_SAMPLE)
     one = (full | zero) & (samples > starts) & plain
-    # What stands in front of the sample may be another one.
-    before = tails(words, np.where(one, samples, ends))
-    one &= ~(before[0] | before[1])
+    # What stands in front of the sample may be another one; labels hardly ever have the tag of a time in its place.
+    doubtful = np.flatnonzero(one & (np.frombuffer(data, np.uint8)[samples - STAMP] == STAMP_TAG))
+    if len(doubtful):
+        before = tails(words, samples[doubtful])
+        one[doubtful] = ~(before[0] | before[1])
     values, times = values_at(words, samples, full), seconds(last)
     if one.all():
         taken = Samples(np.arange(len(ends)), values, times)

@@ -73,18 +73,19 @@ class RequestV2:
 
     def outlines(self, series: Ints) -> list[tuple[str, int] | None]:
         """See WriteRequest."""
+        found: list[tuple[str, int] | None] = [None] * len(series)
         if b"__name__" not in self.symbols:
-            return [None] * len(series)
+            return found
         named = np.flatnonzero(self.names == self.symbols.index(b"__name__"))
-        first = np.searchsorted(named, self.bounds[series])
-        counts = np.searchsorted(named, self.bounds[series + 1]) - first
-        label = named[np.minimum(first, max(len(named) - 1, 0))] if len(named) else first
-        rests = self.keys[series] - self.mixes[label].view(np.int64)
-        metrics = [self.symbols[value] for value in self.values[label].tolist()]
-        return [
-            (metric.decode(), rest) if count == 1 and metric and metric.isascii() else None
-            for metric, rest, count in zip(metrics, rests.tolist(), counts.tolist(), strict=True)
-        ]
+        first, behind = np.searchsorted(named, self.bounds[series]), np.searchsorted(named, self.bounds[series + 1])
+        once = np.flatnonzero(behind - first == 1)
+        label = named[first[once]]
+        rests = self.keys[series[once]] - self.mixes[label].view(np.int64)
+        for place, value, rest in zip(once.tolist(), self.values[label].tolist(), rests.tolist(), strict=True):
+            metric = self.symbols[value]
+            if metric and metric.isascii():
+                found[place] = metric.decode(), rest
+        return found
 
     def labels(self, series: int) -> Labels:
         here = slice(int(self.bounds[series]), int(self.bounds[series + 1]))

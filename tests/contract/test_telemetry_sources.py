@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -155,7 +155,7 @@ def test_a_lost_gpu_is_missing_while_its_exporter_answers(watched: Watched) -> N
     watched.fleet.inject(Fault(FaultKind.GPU_LOST, 0, node="gpu-003", gpu=5))
     reading = watched.eventually(lambda reading: reading.samples == 25 * 31 + 2)
     assert reading.silent == ()
-    assert all(labels.get("UUID") != lost for column in reading.columns for labels in column.labels)
+    assert all(labels.get("UUID") != lost for column in reading.columns for labels in reading.labels(column))
 
 
 def test_when_all_exporters_are_down_there_is_an_error_and_no_empty_fleet(watched: Watched) -> None:
@@ -170,32 +170,3 @@ def test_a_source_whose_address_nobody_answers_is_unavailable() -> None:
     for source in (ScrapeSource(discovery="http://127.0.0.1:1/sd"), PrometheusSource("http://127.0.0.1:1")):
         with closing(source), pytest.raises(Unavailable, match="Connection refused"):
             source.read(datetime.now(UTC))
-
-
-def _content(reading: Reading) -> dict[str, list[tuple[tuple[tuple[str, str], ...], float, float]]]:
-    return {
-        column.metric: sorted(
-            (tuple(sorted(labels.items())), value, at)
-            for labels, value, at in zip(column.labels, column.values.tolist(), column.times.tolist(), strict=True)
-        )
-        for column in reading.columns
-    }
-
-
-@pytest.mark.parametrize("watched", [pytest.param("prometheus", marks=pytest.mark.prometheus)], indirect=True)
-def test_a_replay_shows_each_instant_as_a_read_at_that_time_did(watched: Watched) -> None:
-    assert isinstance(watched.source, PrometheusSource)
-    first = watched.whole().at.replace(microsecond=0) + timedelta(seconds=1)
-    watched.fleet.inject(Fault(FaultKind.EXPORTER_DOWN, 0, node="gpu-002"))
-    watched.eventually(lambda reading: len(reading.silent) == 1)
-    watched.fleet.advance(30)
-    last = watched.eventually(lambda reading: reading.at >= first + timedelta(seconds=4)).at
-    # What a read sees may still grow by the scrape that is under way; of the past both must say the same.
-    step = timedelta(seconds=0.5)
-    replayed = list(watched.source.replay(first, last - timedelta(seconds=2), step))
-    assert len(replayed) > 3
-    assert [reading.at for reading in replayed] == [first + step * k for k in range(len(replayed))]
-    for reading in replayed:
-        then = watched.source.read(reading.at)
-        assert _content(then) == _content(reading)
-        assert then.silent == reading.silent

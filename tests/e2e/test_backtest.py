@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from healer.adapters.scrape import parse_page
 from healer.sim.exposition import node_page, rack_page
 from healer.sim.faults import Fault, FaultKind
 from healer.sim.fleet import SimulatedFleet
+from healer.telemetry.exposition import Pages
 from tests.e2e.line import run_healer
 from tests.realparts.prometheus import Programs, RunningPrometheus, require
 
@@ -36,13 +36,13 @@ def history() -> Iterator[str]:
     )
     fleet = SimulatedFleet(racks=2, nodes=2, gpus=8, seed=3, faults=faults)
     lines: dict[str, list[str]] = defaultdict(list)
+    pages = Pages()
     for tick in range(int(timedelta(minutes=MINUTES) / STEP)):
         at = START + tick * STEP
-        columns = [*parse_page(rack_page(fleet.rack_power_w()), at, {})]
-        for node in fleet.layout.nodes:
-            columns += parse_page(node_page(fleet.read(node)), at, {"rack": fleet.layout.rack_of(node)})
-        for column in columns:
-            for labels, value in zip(column.labels, column.values.tolist(), strict=True):
+        shown = [({"rack": fleet.layout.rack_of(node)}, node_page(fleet.read(node))) for node in fleet.layout.nodes]
+        reading = pages.reading(at, [({}, rack_page(fleet.rack_power_w())), *shown])
+        for column in reading.columns:
+            for labels, value in zip(reading.labels(column), column.values.tolist(), strict=True):
                 text = ",".join(f"{name}={json.dumps(word)}" for name, word in labels.items())
                 lines[column.metric].append(f"{column.metric}{{{text}}} {value:.17g} {at.timestamp():.3f}")
         fleet.advance(STEP.total_seconds())

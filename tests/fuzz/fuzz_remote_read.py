@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import tracemalloc
 
-import atheris  # type: ignore[import-untyped]
+import atheris
 
 with atheris.instrument_imports(include=["healer.telemetry.chunk_frames", "healer.telemetry.protobuf"]):
     import numpy as np

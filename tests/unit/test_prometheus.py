@@ -116,6 +116,19 @@ def test_series_with_labels_of_their_own_are_asked_for_their_own_times(fake: _Fa
     assert _column(source.read(AT), XID).times.tolist() == [NOW - 60]
 
 
+def test_times_that_the_largest_metric_does_not_tell_are_asked_of_the_next(
+    fake: _Fake, source: PrometheusSource
+) -> None:
+    power, other = "DCGM_FI_DEV_POWER_USAGE", {**GPU, "UUID": "GPU-2"}
+    for metric in (TEMPERATURE, power):
+        fake.tables[metric] = [_named(metric, "40"), _named(metric, "41", UUID="GPU-2")]
+    fake.tables[f"timestamp({power})"] = [(GPU, f"{NOW - 7}"), (other, f"{NOW - 5}")]
+    for _ in range(3):
+        reading = source.read(AT)
+        assert _column(reading, power).times.tolist() == [NOW - 7, NOW - 5]
+        assert _column(reading, TEMPERATURE).times.tolist()[0] == NOW - 7
+
+
 def test_each_of_an_ha_pair_has_its_own_times(fake: _Fake, source: PrometheusSource) -> None:
     fake.tables[TEMPERATURE] = [_named(TEMPERATURE, "40", replica="a"), _named(TEMPERATURE, "41", replica="b")]
     fake.tables[f"timestamp({TEMPERATURE})"] = [
@@ -451,3 +464,29 @@ def test_a_replay_asks_in_slices_of_sixty_steps(fake: _Fake, web: CannedServer, 
         assert column.times.tolist() == [reading.at.timestamp() - 7]
     spans = [float(a.query["end"]) - float(a.query["start"]) for a in web.asked if a.query.get("query") == TEMPERATURE]
     assert spans == [59, 59, 29]
+
+
+def test_a_replay_knows_the_time_of_a_sample_that_is_told_only_once(
+    fake: _Fake, web: CannedServer, source: PrometheusSource
+) -> None:
+    """As VictoriaMetrics does: the sample lasts, and only the step behind it has its time."""
+
+    def matrix(asked: Asked) -> Canned:
+        if asked.path != "/api/v1/query_range":
+            return fake(asked)
+        first, last = float(asked.query["start"]), float(asked.query["end"])
+        times = {TEMPERATURE: [NOW, NOW + 30, NOW + 60, NOW + 90], f"timestamp({TEMPERATURE})": [NOW - 30, NOW + 60]}
+        told = {
+            t: "40" if asked.query["query"] == TEMPERATURE else f"{t - 4}" for t in times.get(asked.query["query"], [])
+        }
+        values = [[t, text] for t, text in told.items() if first <= t <= last]
+        return _json({"resultType": "matrix", "result": [{"metric": GPU, "values": values}] if values else []})
+
+    web.respond = matrix
+    readings = list(source.replay(AT, AT + timedelta(seconds=90), timedelta(seconds=30)))
+    assert [_column(reading, TEMPERATURE).times.tolist() for reading in readings] == [
+        [NOW - 34],
+        [NOW - 34],
+        [NOW + 56],
+        [NOW + 56],
+    ]

@@ -1,189 +1,24 @@
-"""What exporters serve becomes columns: real pages of several generations, and pages that make no sense."""
+"""Exporters become readings as Prometheus would have stored them: who is silent, what has ended, and what is gone."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 
-from healer.adapters.scrape import ScrapeSource, attached, parse_page, read_page
-from healer.domain.frame import Frame
-from healer.domain.reading import Column, Reading
-from healer.domain.signal import Signal
+from healer.adapters.scrape import ScrapeSource
+from healer.domain.reading import Reading
 from healer.errors import Unavailable
-from healer.telemetry.identity import TopologyRules
-from healer.telemetry.window import Window
 from tests.canned_http import Asked, Canned, CannedServer, canned_server
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
-PAGES = Path(__file__).parents[1] / "content" / "pages"
+STEP = timedelta(seconds=30)
+DISCOVERY_COUNTS_FOR = timedelta(minutes=2)
 GPU_LINE = b'DCGM_FI_DEV_GPU_TEMP{gpu="0",UUID="GPU-1",Hostname="n1"} 40\n'
-
-
-def _frame(text: str, **labels: str) -> Frame:
-    columns = parse_page(text, AT, {"instance": "n1:9400", **labels})
-    return Window(TopologyRules()).add(Reading(AT, columns))
-
-
-def _real(name: str) -> str:
-    return (PAGES / f"{name}.prom").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("page", "gpus", "signals"),
-    [
-        ("dcgm_2x_busy_emptypod", ["0 GPU-6bf47ca9-ad3e-15db-beed-1079a7d74116 None"], 8),
-        ("dcgm_2x_sentinel", ["0 GPU-604ac76c-d9cf-fef3-62e9-d92044ab6e52 None"], 3),
-        (
-            "dcgm_k8s_pod_labels",
-            ["0 GPU-916b8073-39e4-200a-f89a-45fa79439232 nvidia-dcgm-exporter-xpn6b"],
-            4,
-        ),
-        (
-            "dcgm_t4_idle",
-            [
-                "0 GPU-20c56d28-0da5-6d26-a36a-e7af1ce2586e 424773df46e0",
-                "0 GPU-9ef1b6d0-3643-5dd7-b823-c0ec20dcf2d5 551bdf382151",
-                "0 GPU-abc ip-11111",
-            ],
-            14,
-        ),
-        ("amd_metrics_mini", ["None 6699c0a8-4200-4242-037f-f97e6cae0f09 None"], 2),
-        ("amd_mixed", ["0 17ff74b5-0000-1000-805c-37b0fbe69430 master-1", "0 None cb76105c40d0"], 3),
-        ("dcgm_grace_cpu", [], 0),
-    ],
-)
-def test_a_real_page_gives_its_gpus(page: str, gpus: list[str], signals: int) -> None:
-    frame = _frame(_real(page))
-    assert sorted(f"{c.gpu} {c.uuid} {c.node}" for c in frame.gpus.components) == sorted(gpus)
-    assert len(frame.values) == signals
-
-
-def test_every_line_of_the_real_pages_is_understood() -> None:
-    for page in sorted(PAGES.glob("*.prom")):
-        read = read_page(page.read_text(encoding="utf-8"), AT, {}, wanted=None, known={})
-        assert read.bad == "", page.name
-        assert read.lines > 0, page.name
-
-
-def test_mig_instances_are_rows_of_their_own() -> None:
-    frame = _frame(_real("dcgm_mig_a30"))
-    assert [component.gpu for component in frame.gpus.components] == ["0:3", "0:4", "0:5", "0:6", "1:3", "1:4"]
-    assert frame.latest(Signal.GPU_TEMPERATURE).tolist() == [35] * 6
-    assert set(frame.gpus.models) == {"NVIDIA A30"}
-
-
-def test_a_sentinel_on_a_real_page_is_unknown() -> None:
-    frame = _frame(_real("dcgm_2x_sentinel"))
-    assert np.isnan(frame.latest(Signal.MEMORY_TEMPERATURE)).all()
-    assert frame.latest(Signal.SM_CLOCK).tolist() == [139e6]
-
-
-def test_a_series_without_a_gpu_gives_a_warning_and_no_row() -> None:
-    frame = _frame(_real("dcgm_xid"))
-    assert len(frame.gpus) == 0
-    assert frame.warnings == ("1 series name no GPU: neither a UUID nor an index with a host label",)
-
-
-def test_a_counter_keeps_the_name_that_the_exporter_gave_it() -> None:
-    frame = _frame(_real("dcgm_2x_busy_emptypod"))
-    assert frame.latest(Signal.ENERGY).tolist() == pytest.approx([4335301.032])
-
-
-def test_the_host_label_is_read_in_both_spellings() -> None:
-    for label in ("Hostname", "hostname"):
-        (component,) = _frame(f'DCGM_FI_DEV_GPU_TEMP{{gpu="0",UUID="GPU-1",{label}="n7"}} 40').gpus.components
-        assert component.node == "n7"
-
-
-def test_a_label_that_clashes_with_the_targets_is_kept_as_exported() -> None:
-    scraped = {"instance": "a", "exported_instance": "b", "pod": "", "UUID": "GPU-1"}
-    expected = {"instance": "n1:9400", "exported_instance": "b", "exported_exported_instance": "a", "UUID": "GPU-1"}
-    assert attached(scraped, {"instance": "n1:9400"}) == expected
-
-
-def test_the_exporters_own_node_wins_over_the_targets() -> None:
-    (component,) = _frame('DCGM_FI_DEV_GPU_TEMP{UUID="GPU-1",node="n1"} 40', node="exporter-pod").gpus.components
-    assert component.node == "n1"
-
-
-def test_a_sample_with_a_time_of_its_own_has_that_age() -> None:
-    old_ms = round(AT.timestamp() * 1000) - 30_000
-    future_ms = round(AT.timestamp() * 1000) + 30_000
-    text = f'DCGM_FI_DEV_GPU_TEMP{{UUID="A"}} 40 {old_ms}\nDCGM_FI_DEV_GPU_TEMP{{UUID="B"}} 41 {future_ms}\n'
-    assert _frame(text).age_s.tolist() == [30, 0]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        'DCGM_FI_DEV_GPU_TEMP{UUID="B"',
-        'DCGM_FI_DEV_GPU_TEMP{UUID="B"}',
-        'DCGM_FI_DEV_GPU_TEMP{UUID="B"} forty',
-        'DCGM_FI_DEV_GPU_TEMP{UUID="B"} 4_0',
-        'DCGM_FI_DEV_GPU_TEMP{UUID="B"} 40 soon',
-        'DCGM_FI_DEV_GPU_TEMP{UUID="B"} 40 1e400',
-        'DCGM_FI_DEV_GPU_TEMP{UUID="B"} 40 1 2',
-        'DCGM_FI_DEV_GPU_TEMP{UUID="B",UUID="C"} 40',
-        "DCGM_FI_DEV_GPU_TEMP{UUID=B} 40",
-        'DCGM_FI_DEV_GPU_TEMP{UUID="B"} 5 # {trace="x"} 40',
-        "DCGM_FI_DEV_GPU_TEMP}{ 40",
-        "DCGM_FI_DEV_GPU_TEMP",
-        'DCGM_FI_DEV_GPU_TEMP{UUID="' + "B" * 20000 + '"} 40',
-        "<html><body>",
-        '{"status": "ok"}',
-        "\x00\x01\x02",
-    ],
-)
-def test_a_bad_line_costs_that_line_only(line: str) -> None:
-    text = f'DCGM_FI_DEV_GPU_TEMP{{UUID="A"}} 40\n{line}\nDCGM_FI_DEV_GPU_TEMP{{UUID="C"}} 42\n'
-    page = read_page(text, AT, {}, wanted=None, known={})
-    assert page.metrics["DCGM_FI_DEV_GPU_TEMP"][1] == [40, 42]
-    assert page.bad == repr(line[:80])
-
-
-_label_values = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-_names = st.from_regex(r"[a-z][a-z_]{0,5}", fullmatch=True)
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-@settings(deadline=None)
-@given(labels=st.dictionaries(_names, _label_values, max_size=4), value=st.floats(allow_nan=False))
-def test_any_labels_and_value_come_back_as_they_went_in(labels: dict[str, str], value: float) -> None:
-    block = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
-    (column,) = parse_page(f"m{{{block}}} {value!r}\n", AT, {})
-    assert dict(column.labels[0]) == {name: text for name, text in labels.items() if text}
-    assert column.values.tolist() == [value]
-
-
-@settings(deadline=None)
-@given(text=st.text(st.sampled_from('DCGM_x{}=",\\ \n\t#0123456789.eE+-NaInf\x00é'), max_size=120))
-def test_any_page_is_read_without_an_error_and_as_the_reference_parser_reads_it(text: str) -> None:
-    for line in text.split("\n"):
-        for column in parse_page(line, AT, {}):
-            families = list(text_string_to_metric_families(line))
-            (sample,) = (sample for family in families for sample in family.samples)
-            np.testing.assert_array_equal(column.values, [float(sample.value)])
-            assert sample.name == column.metric
-
-
-def test_a_label_block_is_known_only_as_long_as_it_is_on_the_page() -> None:
-    known: dict[str, Mapping[str, str]] = {}
-    read_page('a{pod="1"} 1\nb{pod="1"} 1\na{pod="2"} 1', AT, {}, wanted=None, known=known)
-    assert set(known) == {'pod="1"', 'pod="2"'}
-    read_page('a{pod="3"} 1', AT, {}, wanted=None, known=known)
-    assert set(known) == {'pod="3"'}
 
 
 @pytest.fixture
@@ -192,9 +27,30 @@ def web() -> Iterator[CannedServer]:
         yield server
 
 
-def _temperatures(columns: tuple[Column, ...]) -> dict[str, float]:
-    (column,) = (column for column in columns if column.metric == "DCGM_FI_DEV_GPU_TEMP")
-    return {labels["instance"]: value for labels, value in zip(column.labels, column.values.tolist(), strict=True)}
+def temperatures(reading: Reading) -> dict[str, float]:
+    """By target."""
+    return {
+        labels["instance"]: value
+        for column in reading.columns
+        if column.metric == "DCGM_FI_DEV_GPU_TEMP"
+        for labels, value in zip(reading.labels(column), column.values.tolist(), strict=True)
+    }
+
+
+class Exporters:
+    """Several exporters behind one address, found by a service discovery; what each shows may be changed."""
+
+    def __init__(self, web: CannedServer, pages: Mapping[str, Canned]) -> None:
+        self.pages = dict(pages)
+        self.discovery = f"{web.url}/sd"
+        self._address = web.url.removeprefix("http://")
+        web.respond = self._respond
+
+    def _respond(self, asked: Asked) -> Canned:
+        if asked.path != "/sd":
+            return self.pages[asked.path[1:]]
+        labels = [{"instance": name, "__metrics_path__": f"/{name}"} for name in self.pages]
+        return Canned(json.dumps([{"targets": [self._address], "labels": each} for each in labels]).encode())
 
 
 def _discovering(groups: object, page: Callable[[Asked], Canned]) -> Callable[[Asked], Canned]:
@@ -208,39 +64,107 @@ def test_discovered_labels_path_and_parameters_are_honoured(web: CannedServer) -
     with closing(ScrapeSource(discovery=f"{web.url}/sd")) as source:
         reading = source.read(AT)
     expected = {"gpu": "0", "UUID": "GPU-1", "Hostname": "n1", "instance": address, "rack": "r1"}
-    assert reading.columns[0].labels == [expected]
+    assert reading.labels(reading.columns[0]) == [expected]
     assert [(asked.path, asked.query) for asked in web.asked] == [("/sd", {}), ("/gpu", {"kind": "a b"})]
 
 
-@pytest.mark.parametrize(
-    ("answer", "text"),
-    [
-        pytest.param(Canned(GPU_LINE * 300_000), "more than 16 MiB", id="a flood"),
-        pytest.param(Canned(b"<html>log in</html>"), "something else than metrics: '<html>log in", id="a web page"),
-        pytest.param(Canned(b""), "an empty page; it may be starting", id="empty"),
-        pytest.param(Canned(b"# HELP a b\n"), "an empty page", id="only comments"),
-        pytest.param(Canned(b"\xff\xfe\x00\x00"), "something else than metrics", id="binary"),
-        pytest.param(Canned(b"oops", status=500), "status 500", id="500"),
-        pytest.param(Canned(GPU_LINE, declared_length=10_000), "broke off its answer", id="truncated"),
-        pytest.param(
-            Canned(status=302, headers={"Location": "http://u:p@x/y?token=1"}), "to http://x/y;", id="redirect"
-        ),
-        pytest.param(Canned(b"x 1\n" * 50, drips=True), "no whole answer within 0.5 s", id="drips"),
-    ],
-)
-def test_a_target_without_a_usable_page_is_silent_and_says_why(web: CannedServer, answer: Canned, text: str) -> None:
-    web.respond = lambda asked: answer if asked.path == "/bad" else Canned(GPU_LINE)
-    address = web.url.removeprefix("http://")
-    groups = [
-        {"targets": [address], "labels": {"instance": name, "__metrics_path__": f"/{name}"}} for name in ("bad", "good")
-    ]
-    web.respond = _discovering(groups, web.respond)
-    with closing(ScrapeSource(discovery=f"{web.url}/sd", timeout_s=0.5)) as source:
+def test_only_labels_that_matter_are_kept(web: CannedServer) -> None:
+    web.respond = lambda _: Canned(GPU_LINE)
+    with closing(ScrapeSource([web.url], kept=frozenset({"UUID"}))) as source:
         reading = source.read(AT)
-    assert reading.silent == ("bad",)
-    assert _temperatures(reading.columns) == {"good": 40}
-    assert len(reading.warnings) == 1
-    assert text in reading.warnings[0]
+    assert reading.labels(reading.columns[0]) == [{"UUID": "GPU-1"}]
+
+
+_UNUSABLE = [
+    pytest.param(Canned(GPU_LINE * 300_000), "more than 16 MiB", id="a flood"),
+    pytest.param(
+        Canned(b"".join(b'a{b="%d"} 1\n' % number for number in range(1_000_000))),
+        "more than 200000 lines",
+        id="a million series",
+    ),
+    pytest.param(Canned(b"<html>log in</html>"), "something else than metrics: '<html>log in", id="a web page"),
+    pytest.param(Canned(b""), "an empty page; it may be starting", id="empty"),
+    pytest.param(Canned(b"# HELP a b\n"), "an empty page", id="only comments"),
+    pytest.param(Canned(b"\xff\xfe\x00\x00"), "something else than metrics", id="binary"),
+    pytest.param(Canned(b"oops", status=500), "status 500", id="500"),
+    pytest.param(Canned(GPU_LINE, declared_length=10_000), "broke off its answer", id="half a page"),
+    pytest.param(Canned(status=302, headers={"Location": "http://u:p@x/y?token=1"}), "to http://x/y;", id="redirect"),
+    pytest.param(Canned(b"x 1\n" * 50, drips=True), "no whole answer within 0.5 s", id="drips"),
+    pytest.param(Canned(stalls=True), "no whole answer within 0.5 s", id="hangs"),
+]
+
+
+@pytest.mark.parametrize(("answer", "text"), _UNUSABLE)
+def test_a_target_without_a_usable_page_is_silent_and_its_series_end_at_once(
+    web: CannedServer, answer: Canned, text: str
+) -> None:
+    exporters = Exporters(web, {"bad": Canned(GPU_LINE), "good": Canned(GPU_LINE)})
+    with closing(ScrapeSource(discovery=exporters.discovery, timeout_s=0.5)) as source:
+        assert temperatures(source.read(AT)) == {"bad": 40, "good": 40}
+        exporters.pages["bad"] = answer
+        reading = source.read(AT + STEP)
+        assert reading.silent == ("bad",)
+        assert temperatures(reading) == {"good": 40}
+        assert len(reading.warnings) == 1
+        assert text in reading.warnings[0]
+        assert "exporter bad" in reading.warnings[0]
+        exporters.pages["bad"] = Canned(GPU_LINE)
+        reading = source.read(AT + 2 * STEP)
+        assert (reading.silent, reading.warnings) == ((), ())
+        assert temperatures(reading) == {"bad": 40, "good": 40}
+
+
+def test_a_target_that_leaves_the_discovery_takes_its_series_along_and_is_not_silent(web: CannedServer) -> None:
+    exporters = Exporters(web, {"a": Canned(GPU_LINE), "b": Canned(GPU_LINE)})
+    with closing(ScrapeSource(discovery=exporters.discovery)) as source:
+        assert set(temperatures(source.read(AT))) == {"a", "b"}
+        del exporters.pages["a"]
+        before = len(web.asked)
+        reading = source.read(AT + DISCOVERY_COUNTS_FOR)
+    assert temperatures(reading) == {"b": 40}
+    assert (reading.silent, reading.warnings) == ((), ())
+    assert [asked.path for asked in web.asked[before:]] == ["/sd", "/b"]
+
+
+def test_a_silent_target_that_leaves_the_discovery_is_silent_no_more(web: CannedServer) -> None:
+    exporters = Exporters(web, {"a": Canned(status=500), "b": Canned(GPU_LINE)})
+    with closing(ScrapeSource(discovery=exporters.discovery)) as source:
+        assert source.read(AT).silent == ("a",)
+        del exporters.pages["a"]
+        assert source.read(AT + DISCOVERY_COUNTS_FOR).silent == ()
+
+
+def test_a_gpu_that_is_missing_from_a_live_exporter_ends_alone(web: CannedServer) -> None:
+    second = GPU_LINE.replace(b"GPU-1", b"GPU-2").replace(b'"0"', b'"1"')
+    web.respond = lambda _: Canned(GPU_LINE + second)
+    with closing(ScrapeSource([web.url])) as source:
+        assert source.read(AT).samples == 2
+        web.respond = lambda _: Canned(GPU_LINE)
+        reading = source.read(AT + STEP)
+    assert reading.silent == ()
+    assert [labels["UUID"] for labels in reading.labels(reading.columns[0])] == ["GPU-1"]
+
+
+def test_each_sample_has_the_time_of_its_reading(web: CannedServer) -> None:
+    web.respond = lambda _: Canned(GPU_LINE)
+    with closing(ScrapeSource([web.url])) as source:
+        for turn in range(3):
+            reading = source.read(AT + turn * STEP)
+            assert reading.columns[0].times.tolist() == [(AT + turn * STEP).timestamp()]
+
+
+def test_label_sets_keep_their_numbers_from_one_reading_to_the_next(web: CannedServer) -> None:
+    web.respond = lambda _: Canned(GPU_LINE)
+    with closing(ScrapeSource([web.url])) as source:
+        first, second = source.read(AT), source.read(AT + STEP)
+    assert first.label_sets is second.label_sets
+    assert first.columns[0].series.tolist() == second.columns[0].series.tolist()
+
+
+def test_two_targets_with_the_same_page_are_two(web: CannedServer) -> None:
+    exporters = Exporters(web, {"a": Canned(GPU_LINE), "b": Canned(GPU_LINE.replace(b" 40", b" 41"))})
+    with closing(ScrapeSource(discovery=exporters.discovery)) as source:
+        assert temperatures(source.read(AT)) == {"a": 40, "b": 41}
 
 
 def test_a_page_with_one_bad_line_is_used_and_gives_a_warning(web: CannedServer) -> None:
@@ -248,13 +172,67 @@ def test_a_page_with_one_bad_line_is_used_and_gives_a_warning(web: CannedServer)
     with closing(ScrapeSource([web.url])) as source:
         reading = source.read(AT)
     assert reading.silent == ()
-    assert _temperatures(reading.columns) == {web.url.removeprefix("http://"): 40}
+    assert temperatures(reading) == {web.url.removeprefix("http://"): 40}
+    assert len(reading.warnings) == 1
     assert "'nonsense'" in reading.warnings[0]
+
+
+def test_a_page_that_repeats_a_series_is_used_and_gives_a_warning(web: CannedServer) -> None:
+    web.respond = lambda _: Canned(GPU_LINE + GPU_LINE.replace(b" 40", b" 41"))
+    with closing(ScrapeSource([web.url])) as source:
+        reading = source.read(AT)
+    assert list(temperatures(reading).values()) == [40]
+    assert "1 samples repeat a series" in reading.warnings[0]
+
+
+def test_many_that_are_silent_do_not_flood_the_warnings(web: CannedServer) -> None:
+    web.respond = lambda _: Canned(GPU_LINE)
+    nobody = [f"http://127.0.0.1:1/{number}" for number in range(100)]
+    with closing(ScrapeSource([web.url, *nobody])) as source:
+        reading = source.read(AT)
+    assert len(reading.silent) == 100
+    assert len(reading.warnings) == 21
+    assert reading.warnings[-1] == "and 80 more of the kind"
+
+
+def test_hanging_targets_hold_up_the_read_no_longer_than_the_timeout(web: CannedServer) -> None:
+    hanging = {f"hangs-{i}": Canned(stalls=True) for i in range(4)}
+    exporters = Exporters(web, {**hanging, "good": Canned(GPU_LINE)})
+    with closing(ScrapeSource(discovery=exporters.discovery, timeout_s=0.5)) as source:
+        began = time.monotonic()
+        reading = source.read(AT)
+        took_s = time.monotonic() - began
+        assert len(reading.silent) == 4
+        assert temperatures(reading) == {"good": 40}
+        assert took_s < 2
+
+
+def test_who_did_not_answer_last_time_is_asked_after_all_others(
+    web: CannedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("healer.adapters.fetching._FRESH", 1)  # one after the other
+    names = [f"n{i}" for i in range(10)]
+    exporters = Exporters(web, {name: Canned(GPU_LINE) for name in names} | {"n0": Canned(status=500)})
+    with closing(ScrapeSource(discovery=exporters.discovery)) as source:
+        source.read(AT)
+        web.asked.clear()
+        source.read(AT + STEP)
+        exporters.pages["n0"] = Canned(GPU_LINE)
+        assert source.read(AT + STEP).silent == ()
+    assert [asked.path for asked in web.asked[:10]] == [f"/n{i}" for i in (*range(1, 10), 0)]
+
+
+def test_an_address_that_is_none_is_a_silent_target(web: CannedServer) -> None:
+    web.respond = lambda _: Canned(GPU_LINE)
+    with closing(ScrapeSource([web.url, "http://no such host:9400"])) as source:
+        reading = source.read(AT)
+    assert reading.silent == ("no such host:9400",)
+    assert "the address is not valid" in reading.warnings[0]
 
 
 def test_a_refused_connection_is_named_without_credentials() -> None:
     source = ScrapeSource(["http://user:secret@127.0.0.1:1/metrics?token=secret"])
-    with closing(source), pytest.raises(Unavailable, match="Connection refused") as caught:
+    with closing(source), pytest.raises(Unavailable, match=r"127\.0\.0\.1:1: .*Connection refused") as caught:
         source.read(AT)
     assert "secret" not in str(caught.value)
 
@@ -266,40 +244,25 @@ def test_without_targets_there_is_an_error_not_an_empty_fleet(web: CannedServer)
             source.read(AT)
 
 
-@pytest.mark.parametrize("body", [b"<html>", b'{"targets": []}', b'[{"targets": [1]}]', b"\xff"])
-def test_a_discovery_that_answers_nonsense_is_unavailable_at_first_and_a_warning_later(
-    web: CannedServer, body: bytes
-) -> None:
-    good = json.dumps([{"targets": [web.url.removeprefix("http://")]}]).encode()
-    discovered = body
-    web.respond = lambda asked: Canned(discovered if asked.path == "/sd" else GPU_LINE)
-    with closing(ScrapeSource(discovery=f"{web.url}/sd")) as source:
-        with pytest.raises(Unavailable, match="something else than target groups"):
-            source.read(AT)
-        discovered = good
-        assert source.read(AT).samples == 1
-        discovered = body
-        reading = source.read(AT + timedelta(minutes=2))
-    assert reading.samples == 1
-    assert "the targets found earlier are used" in reading.warnings[0]
-
-
 def test_pages_without_a_gpu_are_an_error_not_an_empty_fleet(web: CannedServer) -> None:
     web.respond = lambda _: Canned(b"node_load1 0.5\n")
     with closing(ScrapeSource([web.url])) as source, pytest.raises(Unavailable, match="none of 1 targets shows a GPU"):
         source.read(AT)
 
 
-def test_a_target_that_leaves_the_discovery_is_no_longer_asked(web: CannedServer) -> None:
-    address = web.url.removeprefix("http://")
-    names = ["a", "b"]
+def test_when_all_targets_go_silent_there_is_an_error_until_one_is_back(web: CannedServer) -> None:
+    web.respond = lambda _: Canned(GPU_LINE)
+    with closing(ScrapeSource([web.url])) as source:
+        source.read(AT)
+        web.respond = lambda _: Canned(status=503)
+        with pytest.raises(Unavailable, match=r"none of 1 targets shows a GPU: exporter .* status 503"):
+            source.read(AT + STEP)
+        web.respond = lambda _: Canned(GPU_LINE)
+        assert source.read(AT + 2 * STEP).samples == 1
 
-    def respond(asked: Asked) -> Canned:
-        groups = [{"targets": [address], "labels": {"instance": name}} for name in names]
-        return Canned(json.dumps(groups).encode() if asked.path == "/sd" else GPU_LINE)
 
-    web.respond = respond
-    with closing(ScrapeSource(discovery=f"{web.url}/sd")) as source:
-        assert set(_temperatures(source.read(AT).columns)) == {"a", "b"}
-        names.remove("a")
-        assert set(_temperatures(source.read(AT + timedelta(minutes=2)).columns)) == {"b"}
+def test_the_power_of_racks_is_read_under_the_name_that_is_configured(web: CannedServer) -> None:
+    web.respond = lambda _: Canned(GPU_LINE + b'rack_watts{rack="r1"} 30000\nrack_power_watts{rack="r1"} 1\n')
+    with closing(ScrapeSource([web.url], rack_power="rack_watts")) as source:
+        reading = source.read(AT)
+    assert {column.metric for column in reading.columns} == {"DCGM_FI_DEV_GPU_TEMP", "rack_watts"}

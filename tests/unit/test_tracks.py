@@ -20,7 +20,7 @@ _ticks = st.lists(
 
 
 def _row(tick: int, position: int, n: int) -> Floats:
-    return 1000.0 * tick + 100 * position + np.arange(n)
+    return 1000.0 * tick + 100 * position + np.arange(n, dtype=np.float64)
 
 
 @settings(deadline=None)
@@ -40,16 +40,16 @@ def test_every_frame_shows_exactly_the_ticks_of_its_span_and_never_changes(
         kept = [entry for entry in said if entry[0] >= at - span]
         views = tracks.views()
         assert tracks.times(float(at)).tolist() == [float(when - at) for when, _, _ in kept]
-        assert set(views) == {signal for _, _, values in kept for signal in values}
+        assert set(views) == {signal for _, _, told in kept for signal in told}
         for signal, view in views.items():
             expected = np.full((len(kept), n), np.nan)
-            for row, (_, known, values) in enumerate(kept):
-                if signal in values:
-                    expected[row, :known] = values[signal]
+            for row, (_, known, told) in enumerate(kept):
+                if signal in told:
+                    expected[row, :known] = told[signal]
             np.testing.assert_array_equal(view, expected)
         shown.append((views, {signal: view.copy() for signal, view in views.items()}))
-    for views, copies in shown:
-        for signal, view in views.items():
+    for earlier, copies in shown:
+        for signal, view in earlier.items():
             np.testing.assert_array_equal(view, copies[signal])
 
 

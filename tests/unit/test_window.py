@@ -33,13 +33,19 @@ def _gpu(uuid: str, **labels: str) -> dict[str, str]:
     return {"UUID": uuid, "gpu": "0", "node": "n1", **labels}
 
 
-def _reading(seconds: float, columns: Mapping[str, Sequence[_Series]], **more: tuple[str, ...]) -> Reading:
+def _reading(
+    seconds: float,
+    columns: Mapping[str, Sequence[_Series]],
+    *,
+    silent: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
+) -> Reading:
     at = _after(seconds)
     told = {
         metric: [(labels, value, at.timestamp() - age) for labels, value, age in series]
         for metric, series in columns.items()
     }
-    return reading_of(at, told, **more)
+    return reading_of(at, told, silent=silent, warnings=warnings)
 
 
 def _latest(window: Window, reading: Reading, signal: Signal = Signal.GPU_TEMPERATURE) -> list[float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,60 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from healer.telemetry import write_v1, write_v2
-from healer.telemetry.protobuf import Malformed, TooMuch, padded
-from healer.telemetry.write_request import MOST_LABEL_BYTES, MOST_SERIES, InvalidSeries, NotPlain, WriteRequest
-from tests import prompb, slow_write_request
+from healer.telemetry.protobuf import Malformed, TooMuch
+from healer.telemetry.write_request import MOST_LABEL_BYTES, MOST_SERIES, InvalidSeries
+from tests import prompb
+from tests.both_readings import check_agreement, decoded, expected, taken
 from tests.prompb import Series, field, varint
 
 _NOW_MS = 1_772_000_000_000
-_Sample = tuple[tuple[tuple[str, str], ...], int, float]  # labels in order, the bits of the value, unix seconds
-
-
-def _decode(version: int, message: bytes, *, plain: bool = True) -> WriteRequest:
-    if version == 1:
-        return write_v1.decode(padded(message), len(message), plain=plain)
-    return write_v2.decode(padded(message), len(message))
-
-
-def _taken(version: int, message: bytes) -> tuple[Counter[_Sample], int, int]:
-    """All samples of series that are allowed, as whoever receives the request gets them."""
-    request = _decode(version, message)
-    try:
-        samples = _samples(request)
-    except NotPlain:
-        request = _decode(version, message, plain=False)
-        samples = _samples(request)
-    return samples, request.samples.histograms, request.samples.exemplars
-
-
-def _samples(request: WriteRequest) -> Counter[_Sample]:
-    samples: Counter[_Sample] = Counter()
-    bits = request.samples.values.view(np.uint64).tolist()
-    for series, value, time in zip(request.samples.series.tolist(), bits, request.samples.times.tolist(), strict=True):
-        try:
-            labels = request.labels(series)
-        except InvalidSeries:
-            continue
-        if series not in request.faults:
-            samples[tuple(sorted(labels.items())), value, time] += 1
-    return samples
-
-
-def _expected(version: int, message: bytes) -> tuple[Counter[_Sample], int, int]:
-    found = slow_write_request.read(version, message)
-    samples: Counter[_Sample] = Counter()
-    for one in found:
-        named = dict(one.labels)
-        allowed = len(named) == len(one.labels) and b"" not in named and named.get(b"__name__")
-        if not allowed or sum(map(len, (*named, *named.values()))) > MOST_LABEL_BYTES:
-            continue
-        try:
-            labels = tuple(sorted((name.decode(), value.decode()) for name, value in named.items()))
-        except UnicodeDecodeError:
-            continue
-        samples.update((labels, bits, stamp / 1000.0) for bits, stamp in one.samples)
-    return samples, sum(one.histograms for one in found), sum(one.exemplars for one in found)
 
 
 versions = pytest.mark.parametrize("version", [1, 2])
@@ -163,7 +115,7 @@ def _messages(draw: st.DrawFn) -> tuple[int, bytes]:
 @given(_messages())
 def test_the_samples_are_those_of_the_slow_reading(made: tuple[int, bytes]) -> None:
     version, message = made
-    assert _taken(version, message) == _expected(version, message)
+    assert taken(version, message) == expected(version, message)
 
 
 @settings(max_examples=300, deadline=None)
@@ -176,25 +128,13 @@ def test_a_damaged_request_is_refused_or_read_as_the_slow_reading_does(
     for _ in range(data.draw(st.integers(1, 3))):
         octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
     damaged = bytes(octets[: data.draw(st.integers(0, len(octets)))])
-    _agrees(version, damaged)
+    check_agreement(version, damaged)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from([1, 2]), st.binary(max_size=64))
 def test_what_is_no_request_is_refused_or_read_as_the_slow_reading_does(version: int, message: bytes) -> None:
-    _agrees(version, message)
-
-
-def _agrees(version: int, message: bytes) -> None:
-    try:
-        taken = _taken(version, message)
-    except (Malformed, TooMuch):
-        return
-    try:
-        expected = _expected(version, message)
-    except slow_write_request.Unreadable:
-        return  # what nobody here reads is skipped by its length, and may make no sense
-    assert taken == expected
+    check_agreement(version, message)
 
 
 _THREE = [
@@ -215,7 +155,7 @@ def test_a_request_cut_off_anywhere_but_between_its_parts_is_refused(version: in
     for cut in range(1, len(message)):
         if cut not in ends:
             with pytest.raises(Malformed):
-                _decode(version, message[:cut])
+                decoded(version, message[:cut])
 
 
 @versions
@@ -228,7 +168,7 @@ def test_values_keep_every_bit_and_times_every_millisecond(version: int) -> None
         for n, (v, t) in enumerate(zip(values, stamps, strict=True))
     ]
     several = Series((("__name__", "up"), ("n", "all")), tuple(zip(values, stamps, strict=True)))
-    samples = _decode(version, prompb.message(version, [*sent, several])).samples
+    samples = decoded(version, prompb.message(version, [*sent, several])).samples
     # A zero without its sign is the only number that is not written.
     expected = [each if each != 1 << 63 else 0 for each in bits]
     assert samples.values.view(np.uint64).tolist() == expected * 2
@@ -236,7 +176,7 @@ def test_values_keep_every_bit_and_times_every_millisecond(version: int) -> None
 
 
 def _keys(version: int, all_series: Sequence[Series]) -> list[int]:
-    return list(map(int, _decode(version, prompb.message(version, all_series)).keys))
+    return list(map(int, decoded(version, prompb.message(version, all_series)).keys))
 
 
 @versions
@@ -274,13 +214,13 @@ def test_many_symbols_and_long_labels_are_read(version: int) -> None:
     many = Series((("__name__", "many"), *labels), ((1.0, _NOW_MS),))
     long = Series((("__name__", "up"), ("long", "x" * 16_000)), ((2.0, _NOW_MS),))
     message = prompb.message(version, [*_THREE, many, long, *_THREE])
-    assert _taken(version, message) == _expected(version, message)
-    assert len(_taken(version, message)[0]) == 4  # `many` has more labels than are taken
+    assert taken(version, message) == expected(version, message)
+    assert len(taken(version, message)[0]) == 4  # `many` has more labels than are taken
 
 
 @versions
 def test_the_outline_is_the_metric_and_the_same_for_all_metrics_with_the_same_labels(version: int) -> None:
-    request = _decode(version, prompb.message(version, _THREE))
+    request = decoded(version, prompb.message(version, _THREE))
     up, temperature, power = request.outlines(np.arange(3))
     assert up is not None
     assert temperature is not None
@@ -314,7 +254,7 @@ def test_the_outline_is_the_metric_and_the_same_for_all_metrics_with_the_same_la
 def test_where_an_outline_could_mislead_there_is_none_or_the_right_one(
     version: int, labels: tuple[tuple[str, str], ...]
 ) -> None:
-    request = _decode(version, prompb.message(version, [Series(labels, ((1.0, 1),))]))
+    request = decoded(version, prompb.message(version, [Series(labels, ((1.0, 1),))]))
     (outline,) = request.outlines(np.arange(1))
     try:
         name = request.labels(0)["__name__"]
@@ -335,23 +275,35 @@ def test_where_an_outline_could_mislead_there_is_none_or_the_right_one(
     ],
 )
 def test_labels_that_are_not_allowed_are_told(version: int, labels: tuple[tuple[str, str], ...], what: str) -> None:
-    request = _decode(version, prompb.message(version, [Series(labels, ((1.0, 1),)), _THREE[0]]))
+    request = decoded(version, prompb.message(version, [Series(labels, ((1.0, 1),)), _THREE[0]]))
     with pytest.raises(InvalidSeries, match=what):
         request.labels(0)
     assert request.labels(1)["job"] == "gpu"
 
 
 @versions
+def test_a_series_without_labels_has_no_outline_whatever_names_there_are(version: int) -> None:
+    request = decoded(version, prompb.message(version, [Series((), ((1.0, 1),)), Series((("__name__", "m"),))]))
+    assert request.outlines(np.array([0])) == [None]
+    assert request.outlines(np.array([0, 1]))[0] is None
+
+
+def test_names_that_nobody_refers_to_make_no_outline() -> None:
+    message = field(4, b"__name__") + field(5, field(2, prompb.sample(1.0, 1)))
+    assert decoded(2, message).outlines(np.array([0])) == [None]
+
+
+@versions
 def test_labels_that_are_no_text_are_not_allowed(version: int) -> None:
     message = prompb.message(version, [prompb.series("up", 1.0, 1.0, a="zz")]).replace(b"zz", b"\xff\xfe")
     with pytest.raises(InvalidSeries, match="UTF-8"):
-        _decode(version, message).labels(0)
+        decoded(version, message).labels(0)
 
 
 def test_in_version_2_a_series_without_samples_and_histograms_is_told() -> None:
     labels = (("__name__", "m"),)
     sent = [Series(labels, exemplars=1), Series(labels, histograms=1), Series(labels, ((1.0, 1),))]
-    assert list(_decode(2, prompb.message_v2(sent)).faults) == [0]
+    assert list(decoded(2, prompb.message_v2(sent)).faults) == [0]
 
 
 _ONE_SYMBOL = field(4, b"") + field(4, b"a")
@@ -387,17 +339,17 @@ _ONE_SYMBOL = field(4, b"") + field(4, b"a")
 )
 def test_what_is_wrong_is_told_with_its_place(version: int, message: bytes, what: str | None) -> None:
     if what is None:
-        assert not len(_decode(version, message).samples.values)
+        assert not len(decoded(version, message).samples.values)
         return
     with pytest.raises(Malformed, match=what):
-        _decode(version, message)
+        decoded(version, message)
 
 
 def test_what_is_wrong_inside_a_label_is_told_when_the_series_is_met() -> None:
     for label in (b"\x0a\x05ab", b"\x08\x01"):
         message = field(1, field(1, label) + field(2, prompb.sample(1.0, _NOW_MS)))
         with pytest.raises(Malformed):
-            _decode(1, message).labels(0)
+            decoded(1, message).labels(0)
 
 
 @pytest.mark.parametrize(
@@ -415,9 +367,9 @@ def test_what_is_wrong_inside_a_label_is_told_when_the_series_is_met() -> None:
 )
 def test_too_much_in_one_request_is_refused(version: int, message: bytes) -> None:
     with pytest.raises(TooMuch, match="more than"):
-        _decode(version, message)
+        decoded(version, message)
 
 
 @versions
 def test_an_empty_request_brings_nothing(version: int) -> None:
-    assert not len(_decode(version, b"").keys)
+    assert not len(decoded(version, b"").keys)
