@@ -8,7 +8,7 @@ import numpy as np
 
 from healer.telemetry import write_v1, write_v2
 from healer.telemetry.protobuf import Malformed, TooMuch, padded
-from healer.telemetry.write_request import MOST_LABEL_BYTES, InvalidSeries, NotPlain, WriteRequest
+from healer.telemetry.write_request import MOST_LABEL_BYTES, MOST_LABELS, InvalidSeries, NotPlain, WriteRequest
 from tests import slow_write_request
 
 Sample = tuple[tuple[tuple[str, str], ...], int, float]  # labels in order, the bits of the value, unix seconds
@@ -49,7 +49,7 @@ def expected(version: int, message: bytes) -> tuple[Counter[Sample], int, int]:
     samples: Counter[Sample] = Counter()
     for one in found:
         named = dict(one.labels)
-        allowed = len(named) == len(one.labels) and b"" not in named and named.get(b"__name__")
+        allowed = len(named) == len(one.labels) <= MOST_LABELS and b"" not in named and named.get(b"__name__")
         if not allowed or sum(map(len, (*named, *named.values()))) > MOST_LABEL_BYTES:
             continue
         try:

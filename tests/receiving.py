@@ -32,7 +32,9 @@ def receiving(receiver: RemoteWrite, *, port: int = 0, veto: Veto = _takes_all) 
 
     async def write(request: Request) -> Response:
         body = await request.body()
-        answer = veto(body) or await run_in_threadpool(receiver.receive, request.headers, body, datetime.now(UTC))
+        answer = veto(body)
+        if answer is None:
+            answer = await run_in_threadpool(receiver.receive, request.headers, body, datetime.now(UTC))
         return Response(answer.text or None, answer.status, dict(answer.headers), media_type="text/plain")
 
     server = HttpServer(Starlette(routes=[Route("/api/v1/write", write, methods=["POST"])]), port=port)

@@ -254,6 +254,7 @@ class _Answer:
             raise Unavailable(self.component, f"answered with status {status}; check its log")
         packing = self._headers.get(b"content-encoding", b"identity").decode("ascii", errors="replace").lower()
         body = b"".join(self._parts)
+        self._parts.clear()  # the parser and this hold each other, and would hold the page until that is noticed
         if packing in _PACKINGS:
             return self._unpacked(body)
         if packing != "identity":

@@ -134,14 +134,14 @@ class SeriesBook:
 
     def number(self, query: str, metrics: Sequence[bytes]) -> tuple[Ints, Ints]:
         """The identities and the label sets of series that this query did not bring before. Raises NotAnAnswer."""
-        found = _METRIC.match(query)
-        name = b'"__name__":"%b"' % (found[1].encode() if found else b"")
+        texts = [hash(text) for text in _without_name(metrics, query)]
         with self._lock:
-            pairs = [self._pair(metric, name) for metric in metrics]
+            known = len(self.label_sets)
+            pairs = [self._pair(text, metric) for text, metric in zip(texts, metrics, strict=True)]
             if query in self._watched:
-                self.jobs.update(job for _, number in pairs if (job := self.label_sets[number].get("job")))
-        both = np.array(pairs, dtype=np.int64).reshape(len(pairs), 2)
-        return both[:, 0], both[:, 1]
+                self.jobs.update(job for labels in self.label_sets[known:] if (job := labels.get("job")))
+        identities, series = ([pair[which] for pair in pairs] for which in (0, 1))
+        return np.array(identities, dtype=np.int64), np.array(series, dtype=np.int64)
 
     def remember(
         self, query: str, *, blocks: tuple[int, ...], fingerprints: Ints, identities: Ints, series: Ints
@@ -172,8 +172,7 @@ class SeriesBook:
     def _shapes(self) -> list[Shape]:
         return list({id(known.shape): known.shape for known in self._answers.values()}.values())
 
-    def _pair(self, metric: bytes, name: bytes) -> tuple[int, int]:
-        text = hash(_without(metric, name))
+    def _pair(self, text: int, metric: bytes) -> tuple[int, int]:
         pair = self._texts.get(text)
         if pair is None:
             if len(metric) > _LONGEST_LABELS_BYTES:
@@ -262,12 +261,20 @@ class Recognition:
         self._new.append(self._book.number(self._query, [texts[row] for row in np.flatnonzero(places < 0).tolist()]))
 
 
-def _without(metric: bytes, name: bytes) -> bytes:
-    """The labels without the metric's name, so that those of two metrics are the same text."""
+def _without_name(metrics: Sequence[bytes], query: str) -> list[bytes]:
+    """The labels but for the name of the metric, so that those of two metrics are the same text."""
+    found = _METRIC.match(query)
+    name = b'"__name__":"%b"' % (found[1].encode() if found else b"")
+    text = b"\0".join(metrics)  # which has no place in JSON
     for member in (name + b",", b"," + name, name):
-        if member in metric:
-            return metric.replace(member, b"", 1)
-    return metric
+        length = len(text)
+        text = text.replace(member, b"")
+        if length - len(text) == len(member) * len(metrics):
+            break
+    texts = text.split(b"\0") if metrics else []
+    if len(texts) != len(metrics):
+        raise NotAnAnswer("labels with characters that JSON does not have")
+    return texts
 
 
 def _find(keys: Ints, order: Ints, wanted: Ints) -> Ints:

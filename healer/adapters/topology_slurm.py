@@ -173,9 +173,6 @@ def _title(job: SlurmJob) -> str:
     return f"{job.name or 'a job'} of {job.user_name or 'a user'}{task}"
 
 
-
-
-
 def _hosts(text: str) -> tuple[str, ...]:
     try:
         return expand_hosts(text) if text else ()

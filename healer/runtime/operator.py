@@ -262,9 +262,7 @@ class Operator:
         )
         fleet = self.knowledge.fleet()
         gaps = self.observer.gaps
-        self.board.pin(
-            replace(last, at=now, frame=frame, fleet=fleet, findings=findings, gaps=gaps, figures=figures)
-        )
+        self.board.pin(replace(last, at=now, frame=frame, fleet=fleet, findings=findings, gaps=gaps, figures=figures))
 
 
 def _beyond(planned: Planned, approval: Approval) -> str:

@@ -12,7 +12,7 @@ import math
 import re
 import weakref
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import compress, islice, repeat
 
@@ -138,15 +138,18 @@ class PageReader:
         read = list(compress(lines, self._layout.read))
         prefixes, _, texts = zip(*map(bytes.rpartition, read, repeat(b" ")), strict=True) if read else ((), (), ())
         changed = self._recognize(read, prefixes)
-        page, live = None if self._odd else self._regular(texts, at), self._numbers
-        if page is None:
-            page, changed = self._one_by_one(read, texts, at), True
-            live = page.series.astype(np.int32)
-        if not len(page.series) and (flaw := _flaw(lines, page.bad)):
+        regular = None if self._odd else self._regular(texts)
+        if regular is None:
+            series, values, times, bad, repeated = self._one_by_one(read, texts, at)
+            changed, live = True, series.astype(np.int32)
+        else:
+            series, values = regular
+            times, bad, repeated, live = np.full(len(series), at.timestamp()), "", 0, self._numbers
+        if not len(series) and (flaw := _flaw(lines, bad)):
             return self._flawed(flaw)
-        gone = np.setdiff1d(self._live, live).astype(np.int64) if changed else _NONE
+        ended = np.setdiff1d(self._live, live).astype(np.int64) if changed else _NONE
         self._live = live
-        return replace(page, ended=gone[gone >= 0])
+        return Page(series, values, times, ended[ended >= 0], bad, repeated)
 
     def lost(self) -> Ints:
         """The target did not answer, or is gone: the series that ended with it."""
@@ -204,8 +207,8 @@ class PageReader:
             sets[block] = head.label_set_of(number)
         return number
 
-    def _regular(self, texts: Sequence[bytes], at: datetime) -> Page | None:
-        """The page, if each of its lines is a series, a space and a number."""
+    def _regular(self, texts: Sequence[bytes]) -> tuple[Ints, Floats] | None:
+        """Series and values, if each of the lines is a series, a space and a number."""
         series = self._numbers.astype(np.int64)
         used = series != NOT_WANTED
         if not used.all():
@@ -214,12 +217,14 @@ class PageReader:
         if b"_" in everything or not everything.isascii():
             return None
         try:
-            values = np.fromiter(map(float, texts), np.float64, len(texts))
+            return series, np.fromiter(map(float, texts), np.float64, len(texts))
         except ValueError:
             return None
-        return Page(series, values, np.full(len(series), at.timestamp()), _NONE)
 
-    def _one_by_one(self, read: Sequence[bytes], texts: Sequence[bytes], at: datetime) -> Page:
+    def _one_by_one(
+        self, read: Sequence[bytes], texts: Sequence[bytes], at: datetime
+    ) -> tuple[Ints, Floats, Floats, str, int]:
+        """Series, values, times, the first bad line, and how many samples repeat a series."""
         now, bad, repeated = at.timestamp(), "", 0
         samples: dict[tuple[int, float], float] = {}
         refused = 0
@@ -229,7 +234,7 @@ class PageReader:
             try:
                 sample = self._sample(line, now) if known == _IRREGULAR else self._known_sample(known, line, text, now)
             except ValueError:
-                bad = bad or repr(decoded(line).strip()[:80])
+                bad = bad or repr(decoded(line).strip(" \t\r")[:80])
                 continue
             if sample is None:
                 continue
@@ -243,7 +248,7 @@ class PageReader:
         series = np.array([number for number, _ in samples] + [NO_ROOM] * refused, dtype=np.int64)
         times = np.array([time for _, time in samples] + [now] * refused, dtype=np.float64)
         values = np.array([*samples.values()] + [math.nan] * refused, dtype=np.float64)
-        return Page(series, values, times, _NONE, bad, repeated)
+        return series, values, times, bad, repeated
 
     def _known_sample(self, number: int, line: bytes, text: bytes, now: float) -> tuple[int, float, float] | None:
         try:
@@ -312,7 +317,7 @@ def _flaw(lines: Sequence[bytes], bad: str) -> str:
             if parse_line(text) is not None:
                 return ""
         except ValueError:
-            bad = bad or repr(text.strip()[:80])
+            bad = bad or repr(text.strip(" \t\r")[:80])
     return (
         f"answered with something else than metrics: {bad}"
         if bad

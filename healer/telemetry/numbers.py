@@ -43,7 +43,7 @@ class Numbers:
         while len(missed):
             following &= self._mask
             there = self._numbers[following]
-            hit = self._keys[following] == keys[missed, None]
+            hit = (self._keys[following] == keys[missed, None]) & (there != UNKNOWN)
             found = hit.any(axis=1)
             numbers[missed[found]] = there[hit]
             full = (there != UNKNOWN).all(axis=1)

@@ -143,9 +143,7 @@ class Window:
         self._offered = {signal: offered[kept] for signal, offered in self._offered.items()}
         return presence[kept]
 
-    def _frame(
-        self, reading: Reading, presence: Presences, homeless: int
-    ) -> Frame:
+    def _frame(self, reading: Reading, presence: Presences, homeless: int) -> Frame:
         at_s = reading.at.timestamp()
         axis = self._roster.axis()
         warnings = reading.warnings + tuple(f"{name} did not answer" for name in reading.silent)

@@ -7,7 +7,7 @@ message may hold is read field by field.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,7 +34,11 @@ from healer.telemetry.protobuf import (
 Floats = NDArray[np.float64]
 
 MOST_SERIES = MOST_SAMPLES = 200_000  # in one request
-MOST_LABEL_BYTES = 16_384  # of one series
+MOST_LABELS, MOST_LABEL_BYTES = 1_000, 16_384  # of one series
+
+_MOST_FIELDS = 4 * MOST_SAMPLES  # that are read one by one
+
+TOO_MANY_LABELS = f"a series has more than {MOST_LABELS} labels or {MOST_LABEL_BYTES} bytes of them"
 
 SAMPLE = 18  # the bytes of a sample with its tag and length
 ZERO_SAMPLE = 9
@@ -135,13 +139,22 @@ class Gathered:
         self._series: list[int] = []
         self._values: list[bytes] = []
         self._times: list[float] = []
+        self._fields = 0
         self.histograms = self.exemplars = 0
+
+    def fields(self, data: bytes, span: Sequence[int]) -> Iterator[Field]:
+        """The fields of a series, as long as there are not too many in all of them."""
+        for found in fields(data, *span):
+            self._fields += 1
+            if self._fields > _MOST_FIELDS:
+                raise TooMuch(f"more than {_MOST_FIELDS} fields in unusual places in one request")
+            yield found
 
     def add(self, series: int, data: bytes, found: Field) -> None:
         """The sample in this field."""
         expect(found, BYTES, "samples")
         value, stamp = bytes(8), 0
-        for part in fields(data, found.start, found.end):
+        for part in self.fields(data, (found.start, found.end)):
             if part.number == 1:
                 value = data[expect(part, FIXED64, "samples.value").start : part.end]
             elif part.number == 2:
@@ -163,8 +176,8 @@ class Gathered:
 
 def checked(pairs: Sequence[tuple[bytes, bytes]]) -> Labels:
     """Labels as text. Raises InvalidSeries."""
-    if sum(len(name) + len(value) for name, value in pairs) > MOST_LABEL_BYTES:
-        raise InvalidSeries(f"a series has more than {MOST_LABEL_BYTES} bytes of labels: {_shown(pairs)}")
+    if len(pairs) > MOST_LABELS or sum(len(name) + len(value) for name, value in pairs) > MOST_LABEL_BYTES:
+        raise InvalidSeries(f"{TOO_MANY_LABELS}: {_shown(pairs)}")
     try:
         labels = {name.decode(): value.decode() for name, value in pairs}
     except UnicodeDecodeError:

@@ -15,12 +15,15 @@ from healer.domain.reading import Labels
 from healer.telemetry import protobuf
 from healer.telemetry.protobuf import BYTES, Field, Ints, Repeated, TooMuch, expect, fields
 from healer.telemetry.write_request import (
+    MOST_LABEL_BYTES,
     MOST_SERIES,
     SAMPLE,
     STAMP,
     STAMP_TAG,
+    TOO_MANY_LABELS,
     ZERO_SAMPLE,
     Gathered,
+    InvalidSeries,
     NotPlain,
     Samples,
     checked,
@@ -61,7 +64,10 @@ class RequestV1:
 
     def labels(self, series: int) -> Labels:
         """See WriteRequest."""
-        return checked(_pairs(self._described(series)))
+        described = self._described(series)
+        if len(described) > 2 * MOST_LABEL_BYTES:
+            raise InvalidSeries(TOO_MANY_LABELS)
+        return checked(_pairs(described))
 
     def _described(self, series: int) -> bytes:
         found = self.scattered.get(series)
@@ -132,7 +138,7 @@ def _read(row: int, data: bytes, span: Sequence[int], gathered: Gathered) -> byt
     while at < end and data[at] == _LABEL and at + 2 + data[at + 1] <= end and data[at + 1] < 0x80:
         at += 2 + data[at + 1]
     labels = [data[start:at]]
-    for found in fields(data, at, end):
+    for found in gathered.fields(data, (at, end)):
         if found.number == 1:
             expect(found, BYTES, "timeseries.labels")
             labels.append(data[found.tag : found.end])

@@ -26,14 +26,16 @@ from healer.telemetry.protobuf import (
     TooMuch,
     Words,
     expect,
-    fields,
     varint,
 )
 from healer.telemetry.write_request import (
+    MOST_LABELS,
     MOST_SERIES,
     SAMPLE,
+    TOO_MANY_LABELS,
     ZERO_SAMPLE,
     Gathered,
+    InvalidSeries,
     Samples,
     checked,
     heads,
@@ -48,6 +50,8 @@ _TIMESERIES = 0x2A
 _REFS = 0x0A
 _METADATA = 0x2A
 _MOST_SYMBOLS = 1 << 21  # what three bytes can refer to
+_LONGEST_REFERENCES = 10 * 2 * MOST_LABELS  # in bytes, of one series, however they are written
+_MOST_REFERENCE_BYTES = 8_000_000  # each takes forty in memory while it is summed up
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -89,6 +93,8 @@ class RequestV2:
 
     def labels(self, series: int) -> Labels:
         here = slice(int(self.bounds[series]), int(self.bounds[series + 1]))
+        if here.stop - here.start > MOST_LABELS:
+            raise InvalidSeries(TOO_MANY_LABELS)
         pairs = zip(self.names[here].tolist(), self.values[here].tolist(), strict=True)
         return checked([(self.symbols[name], self.symbols[value]) for name, value in pairs])
 
@@ -117,7 +123,12 @@ def decode(data: bytes, end: int) -> RequestV2:
                 faults[row] = fault
         refs_end[rest] = refs[rest] + [len(written[row]) for row in rest.tolist()]
         taken = gathered.after(rows, values[rows], times[rows])
-    numbers, bounds = _references(b"".join(written), refs_end - refs, starts, len(symbols))
+    sizes = refs_end - refs
+    if int(sizes.sum()) > _MOST_REFERENCE_BYTES:
+        raise TooMuch(
+            f"more than {_MOST_REFERENCE_BYTES} bytes of labels_refs in one request; send fewer series at once"
+        )
+    numbers, bounds = _references(b"".join(written), sizes, starts, len(symbols))
     names, labels_values = numbers[0::2], numbers[1::2]
     mixes = _mixes(symbols, names, labels_values)
     keys = _sums(mixes, bounds)
@@ -162,7 +173,7 @@ def _usual(words: Words, starts: Ints, ends: Ints) -> tuple[Ints, Ints, Bools, B
     refs_end[~one] = starts[~one]
     full, zero, last = heads(words, refs_end)
     after = refs_end + np.where(full, SAMPLE, ZERO_SAMPLE)
-    one &= (full | zero) & (after <= ends)
+    one &= full | zero
     rest = words[after]
     metadata = (rest & np.uint64(0xFF)) == _METADATA
     size = ((rest >> np.uint64(8)) & np.uint64(0xFF)).view(np.int64)
@@ -174,9 +185,12 @@ def _read(row: int, data: bytes, span: Sequence[int], gathered: Gathered) -> tup
     """One series field by field; returns its references, each as short as can be, and what is wrong with it."""
     references: list[int] = []
     samples = histograms = 0
-    for found in fields(data, *span):
+    fault = ""
+    for found in gathered.fields(data, span):
         if found.number == 1:
-            references += _listed(data, found)
+            if len(references) + found.end - found.start > _LONGEST_REFERENCES:
+                fault, references = TOO_MANY_LABELS, []
+            references += [] if fault else _listed(data, found)
         elif found.number == 2:
             gathered.add(row, data, found)
             samples += 1
@@ -187,7 +201,8 @@ def _read(row: int, data: bytes, span: Sequence[int], gathered: Gathered) -> tup
     gathered.histograms += histograms
     if len(references) % 2:
         raise Malformed(f"timeseries[{row}].labels_refs: a name without a value", span[0])
-    fault = "" if samples or histograms else "a series has neither a sample nor a histogram"
+    if not samples and not histograms:
+        fault = "a series has neither a sample nor a histogram"
     return b"".join(map(_written, references)), fault
 
 
@@ -271,7 +286,7 @@ def _mixes(symbols: Sequence[bytes], names: Ints, values: Ints) -> Words:
     hashes = np.fromiter(map(hash, symbols), np.int64, len(symbols)).view(np.uint64)
     # Not the same for a name and for a value: else x="y" would be y="x".
     mixed = (hashes | np.uint64(1))[names] * (hashes * _MIX + np.uint64(0x5851F42D4C957F2D))[values]
-    mixed ^= mixed >> np.uint64(32)
+    mixed ^= mixed >> np.uint64(32)  # so that no sum of products makes up for another
     return mixed
 
 

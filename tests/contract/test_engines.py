@@ -64,10 +64,15 @@ class Exporters:
             return Canned(status=500)
         return Canned(self._page(node).encode(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
-    def shown(self) -> list[str]:
-        """The UUIDs that can be scraped."""
+    def uuids(self) -> list[str]:
+        """What can be scraped."""
         working = [node for node in self.nodes if node not in self.broken]
         return [f"GPU-{node}-{gpu}" for node in working for gpu in (0, 1) if (node, gpu) not in self.lost]
+
+    def heat(self) -> dict[str, float]:
+        """The temperatures that are numbers."""
+        nan = {f"GPU-{node}-{gpu}" for node, gpu in self.nan}
+        return {uuid: 40.0 + int(uuid[-1]) for uuid in self.uuids() if uuid not in nan}
 
     def heal(self) -> None:
         self.pod = "train-0"
@@ -111,14 +116,19 @@ class Engine:
         pytest.fail(f"on {self.kind} it never came to be; the last was {seen}")
 
     def whole(self) -> Reading:
-        """Every series of every GPU that the exporters show."""
-        everybody = self.exporters.shown()
-        return self.eventually(
-            lambda reading: (
-                all(uuids(reading, metric) == everybody for metric in (TEMPERATURE, POWER, XID))
+        """Every series that the exporters show, as it is now, and nothing that they showed before."""
+        shown = self.exporters
+
+        def is_whole(reading: Reading) -> bool:
+            return (
+                all(uuids(reading, metric) == shown.uuids() for metric in (TEMPERATURE, POWER, XID))
+                and shown.heat().items() <= by_uuid(reading, TEMPERATURE).items()
+                and pods(reading) == {shown.pod}
                 and column(reading, RACK_POWER) is not None
+                and reading.silent == tuple(sorted(shown.broken))
             )
-        )
+
+        return self.eventually(is_whole)
 
 
 def column(reading: Reading, metric: str) -> Column | None:
@@ -184,9 +194,8 @@ def engine(shared: Engine) -> Iterator[Engine]:
 
 def test_every_series_comes_with_its_labels_its_value_and_its_age(engine: Engine) -> None:
     reading = engine.whole()
-    gpus = [(node, gpu) for node in engine.exporters.nodes for gpu in (0, 1)]
-    assert by_uuid(reading, TEMPERATURE) == {f"GPU-{node}-{gpu}": 40 + gpu for node, gpu in gpus}
-    assert by_uuid(reading, POWER) == {f"GPU-{node}-{gpu}": 300.25 + gpu for node, gpu in gpus}
+    assert by_uuid(reading, TEMPERATURE) == engine.exporters.heat()
+    assert by_uuid(reading, POWER) == {uuid: heat + 260.25 for uuid, heat in engine.exporters.heat().items()}
     xids = column(reading, XID)
     assert xids is not None
     expected = {"err_msg": 'No "Error"\n', "instance": "n1", "job": "gpu", "pod": "train-0"}

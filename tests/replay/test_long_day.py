@@ -51,13 +51,13 @@ class NothingKept(list[str]):
 
 def a_day() -> Iterator[tuple[int, int]]:
     """Hour by hour: the allocated blocks, and the resident KiB."""
-    with TemporaryDirectory() as folder, Site(Path(folder), nodes=4, gpus=4) as site:
+    with TemporaryDirectory() as folder, Site(Path(folder), nodes=2, gpus=2) as site:
         site.fuse.points = NothingKept()
         telemetry = ChurningTelemetry(site.fleet)
         site.telemetry = telemetry
         site.restart()
         for hour in range(24):
-            at, node = site.fleet.elapsed_s, f"gpu-00{hour % 4 + 1}"
+            at, node = site.fleet.elapsed_s, f"gpu-00{hour % 2 + 1}"
             surge = Fault(FaultKind.LOAD_SURGE, at + 600, rack="rack-1", duration_s=300)
             silence = Fault(FaultKind.EXPORTER_DOWN, at + 1800, node=node, duration_s=120)
             site.fleet.schedule((surge, silence))

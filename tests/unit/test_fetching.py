@@ -238,6 +238,7 @@ def test_a_page_without_a_length_ends_with_its_connection(fetcher: Fetcher) -> N
     ("answer", "text"),
     [
         pytest.param(whole(BODY)[:-1], "broke off its answer", id="shorter than it says"),
+        pytest.param(whole(BODY)[:-4], "broke off its answer", id="whole lines of half a page"),
         pytest.param(chunked(BODY, 512)[:-3], "broke off its answer", id="without its last chunk"),
         pytest.param(b"HTTP/1.0 200 OK\r\n\r\nm 1\nn", "broke off its answer", id="in the middle of a line"),
         pytest.param(whole(BODY)[:20], "broke off its answer", id="in its head"),
@@ -266,6 +267,25 @@ def test_what_comes_after_an_answer_is_not_taken_for_the_next_one(fetcher: Fetch
     with serving(always(whole(BODY) + whole(b"stale 1\n"))) as server:
         for _ in range(3):
             assert body(fetcher, server.url) == BODY
+
+
+def test_what_comes_long_after_an_answer_is_not_taken_for_the_next_one(fetcher: Fetcher) -> None:
+    more, said = threading.Event(), threading.Event()
+
+    def talk(connection: socket.socket, number: int) -> None:
+        heard(connection)
+        connection.sendall(whole(BODY))
+        if number == 0:
+            more.wait(PLENTY_S)
+            connection.sendall(whole(b"stale 1\n"))
+            said.set()
+        heard(connection)
+
+    with serving(talk) as server:
+        assert body(fetcher, server.url) == BODY
+        more.set()
+        assert said.wait(PLENTY_S)
+        assert body(fetcher, server.url) == BODY
 
 
 def test_a_kept_connection_that_was_closed_meanwhile_is_replaced(fetcher: Fetcher) -> None:
@@ -374,7 +394,8 @@ def test_all_together_end_in_time_and_who_was_not_asked_is_told_so() -> None:
         assert sum("the rest of the 0.4 s" in text for text in texts) == 256
 
 
-def test_the_time_that_the_caller_takes_is_not_the_servers(fetcher: Fetcher) -> None:
+def test_the_time_that_the_caller_takes_is_not_the_servers(fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("healer.adapters.fetching._FRESH", 1)  # one after the other
     fetcher.timeout_s = SHORT_S
     with serving(always(whole(BODY))) as server:
         answers = 0

@@ -527,3 +527,22 @@ def test_the_labels_of_a_known_gpu_are_not_read_anew_for_every_metric(sender: _S
     reading = sender.read()
     assert {column.metric for column in reading.columns} == set(metrics)
     assert len({int(column.series[0]) for column in reading.columns}) == 1
+
+
+def test_labels_stay_right_when_the_head_has_forgotten_most_of_them(sender: _Sender) -> None:
+    """Then the label sets of those that are left have other numbers."""
+    first = [_gpu(1.0, uuid=f"GPU-{n}") for n in range(12_000)]
+    for start in range(0, len(first), 4000):
+        sender.send(*first[start : start + 4000])
+    kept = ("GPU-3", "GPU-11999")
+    later = NOW + timedelta(minutes=11)
+    sender.send(*(_gpu(2.0, age=-660, uuid=uuid) for uuid in kept), now=later)
+    assert sender.read(later - NOW).samples == len(kept)
+    sender.send(*(_gpu(3.0, age=-660, metric=POWER, uuid=uuid) for uuid in ("GPU-5", *kept)), now=later)
+    assert sender.shown(later - NOW) == {
+        (TEMPERATURE, "GPU-3"): 2.0,
+        (TEMPERATURE, "GPU-11999"): 2.0,
+        (POWER, "GPU-3"): 3.0,
+        (POWER, "GPU-5"): 3.0,
+        (POWER, "GPU-11999"): 3.0,
+    }

@@ -98,6 +98,10 @@ def test_what_ends_here_and_now_ends_even_if_its_clock_is_ahead() -> None:
     _put(head, number, (1.0, -20))
     head.end(np.array([number, NOT_WANTED, NO_ROOM]), NOW)
     assert _now(head) == {}
+    _put(head, number, (1.0, -10))
+    assert _now(head) == {}, "it is from before the end"
+    _put(head, number, (2.0, -21))
+    assert list(_now(head)) == [(TEMPERATURE, "a")]
 
 
 def test_a_clock_that_is_a_little_ahead_is_shown_as_now_and_keeps_its_order() -> None:
@@ -154,6 +158,7 @@ def test_room_is_made_by_series_that_nobody_sends_any_more() -> None:
     head.reading(later, LOOKBACK)
     number = _series(head, UUID="c")
     assert number >= 0
+    assert not head.reading(later, timedelta(days=1)).columns, "it has the place of another, and no sample yet"
     _put(head, number, (2.0, 0), now=later)
     assert _shown(head.reading(later, LOOKBACK)) == {(TEMPERATURE, "c"): (2.0, 0.0)}
 
@@ -262,7 +267,15 @@ def test_without_a_choice_all_labels_are_kept() -> None:
     assert sets[sets.add({"__name__": "x", "any": "thing"})] == {"any": "thing"}
 
 
-_keys = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-3, 3)
+_UNSPREAD = pow(0x9E3779B97F4A7C15, -1, 1 << 64)
+
+
+def _together(number: int) -> int:
+    """Keys that all fall on the first slot."""
+    return int(np.uint64(number * _UNSPREAD % (1 << 64)).astype(np.int64))
+
+
+_keys = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-3, 3) | st.integers(0, 40).map(_together)
 
 
 @settings(max_examples=100, deadline=None)
@@ -295,9 +308,16 @@ def test_many_numbers_are_found(count: int) -> None:
 
 
 def test_keys_that_fall_together_are_told_apart() -> None:
-    unspread = pow(0x9E3779B97F4A7C15, -1, 1 << 64)
-    together = [int(np.uint64(n * unspread % (1 << 64)).astype(np.int64)) for n in range(40)]
+    together = [_together(number) for number in range(40)]
     numbers = Numbers()
     for number, key in enumerate(together[:30]):
         numbers.set(key, number)
     assert numbers.find(np.array(together)).tolist() == [*range(30), *[UNKNOWN] * 10]
+
+
+def test_the_key_zero_is_not_taken_for_a_free_slot() -> None:
+    numbers = Numbers()
+    numbers.set(_together(1), 1)
+    assert numbers.find(np.array([0, _together(1)])).tolist() == [UNKNOWN, 1]
+    numbers.set(0, 0)
+    assert numbers.find(np.array([0, _together(1)])).tolist() == [0, 1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healer.telemetry.protobuf import Malformed, TooMuch
-from healer.telemetry.write_request import MOST_LABEL_BYTES, MOST_SERIES, InvalidSeries
+from healer.telemetry.write_request import MOST_LABEL_BYTES, MOST_LABELS, MOST_SERIES, InvalidSeries, NotPlain
 from tests import prompb
 from tests.both_readings import check_agreement, decoded, expected, taken
 from tests.prompb import Series, field, varint
@@ -84,10 +86,11 @@ def _odd_series_v1(draw: st.DrawFn) -> bytes:
 def _odd_series_v2(draw: st.DrawFn, symbols: int) -> bytes:
     """A series whose references are packed, or not, or partly, and longer than they have to be."""
     refs = draw(st.lists(st.integers(0, symbols - 1), max_size=6).filter(lambda refs: len(refs) % 2 == 0))
-    written = []
-    for ref in refs:
-        number = draw(st.sampled_from([varint(ref), _long_varint(ref, 3)]))
-        written.append(draw(st.sampled_from([field(1, number), b"\x08" + number])))
+    numbers = [draw(st.sampled_from([varint(ref), _long_varint(ref, 2), _long_varint(ref, 3)])) for ref in refs]
+    if draw(st.booleans()):
+        written = [field(1, b"".join(numbers))]
+    else:
+        written = [draw(st.sampled_from([field(1, number), b"\x08" + number])) for number in numbers]
     values = draw(st.lists(st.tuples(_values, _stamps), max_size=2))
     samples = [field(2, prompb.sample(*each) + draw(st.sampled_from([b"", b"\x18\x05"]))) for each in values]
     between = [*samples, draw(st.sampled_from([b"", b"\x30\x07", field(5, b"\x08\x01\x18\x02"), field(4, b"")]))]
@@ -270,7 +273,9 @@ def test_where_an_outline_could_mislead_there_is_none_or_the_right_one(
         ((("a", "x"),), "no metric name"),
         ((("__name__", "m"), ("a", "x"), ("a", "y")), "stands twice"),
         ((("__name__", "m"), ("", "x")), "has no name"),
-        ((("__name__", "m"), ("a", "x" * MOST_LABEL_BYTES)), "bytes of labels"),
+        ((("__name__", "m"), ("a", "x" * MOST_LABEL_BYTES)), "16384 bytes of them"),
+        ((("__name__", "m"), ("a", "x" * 3 * MOST_LABEL_BYTES)), "16384 bytes of them"),
+        ((("__name__", "m"), *((f"{number}", "x") for number in range(MOST_LABELS))), "more than 1000 labels"),
         ((), "no metric name"),
     ],
 )
@@ -307,6 +312,7 @@ def test_in_version_2_a_series_without_samples_and_histograms_is_told() -> None:
 
 
 _ONE_SYMBOL = field(4, b"") + field(4, b"a")
+_SAMPLE = field(2, prompb.sample(0.0, _NOW_MS))
 
 
 @pytest.mark.parametrize(
@@ -328,11 +334,18 @@ _ONE_SYMBOL = field(4, b"") + field(4, b"a")
         (2, _ONE_SYMBOL + field(5, field(1, b"\x00\xff\xff\x7f")), "symbol 2097151 of 2"),
         (
             2,
-            _ONE_SYMBOL + field(5, field(1, b"\x00\x81\x80\x80\x00") + field(2, prompb.sample(0.0, _NOW_MS))),
+            _ONE_SYMBOL + field(5, field(1, b"\x00\x81\x80\x80\x00") + _SAMPLE),
             r"timeseries\[0\].labels_refs: a reference of more than three bytes \(at byte 7\)",
         ),
         (2, _ONE_SYMBOL + field(5, field(1, b"\x01")), r"timeseries\[0\].labels_refs: a name without a value"),
+        (
+            1,
+            field(1, field(1, b"\x12\x10\x09abcdef")) + field(1, prompb.sample(0.0, _NOW_MS)),
+            "samples has wire type 0",
+        ),
         (2, _ONE_SYMBOL + field(5, field(1, b"\x00\x81")), "does not end"),
+        (2, _ONE_SYMBOL + field(5, field(1, b"\x00\x81") + _SAMPLE), "does not end"),
+        (2, _ONE_SYMBOL + field(5, b"\x0a\xff\x7d"), r"field 1 ends \d+ bytes behind"),
         (2, _ONE_SYMBOL + field(5, b"\x0d\x00\x00\x00\x00"), "labels_refs has wire type 5, not 2"),
         (2, b"\x20\x01", "symbols has wire type 0, not 2"),
     ],
@@ -359,15 +372,66 @@ def test_what_is_wrong_inside_a_label_is_told_when_the_series_is_met() -> None:
         (1, b"\x10\x00" * (MOST_SERIES + 1)),
         (1, b"\x0a\x00\x10\x00" * (MOST_SERIES + 1)),
         (1, field(1, b"\x12\x00" * (MOST_SERIES + 1))),
+        (1, field(1, b"\x28\x00" * (4 * MOST_SERIES + 1))),
+        (2, field(5, b"\x38\x00" * (4 * MOST_SERIES + 1))),
         (2, b"\x2a\x00" * (MOST_SERIES + 1)),
         (2, b"\x22\x00" * ((1 << 21) + 1)),
         (2, field(4, b"") + field(5, b"\x12\x00" * (MOST_SERIES + 1))),
     ],
-    ids=["series", "unknown fields", "both in turn", "samples", "series 2.0", "symbols", "samples 2.0"],
+    ids=[
+        "series",
+        "unknown fields",
+        "both in turn",
+        "samples",
+        "fields of a series",
+        "fields of a series 2.0",
+        "series 2.0",
+        "symbols",
+        "samples 2.0",
+    ],
 )
 def test_too_much_in_one_request_is_refused(version: int, message: bytes) -> None:
     with pytest.raises(TooMuch, match="more than"):
         decoded(version, message)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (1, field(1, b"\x0a\x02\x0a\x00" * (2 << 20) + _SAMPLE)),
+        (1, field(1, b"\x12\x00" + b"\x0a\x02\x0a\x00" * (2 << 20))),
+        (1, (field(1, b"\x0a\x00" + _SAMPLE)) * MOST_SERIES),
+        (1, field(1, field(1, field(2, bytes(8 << 20))) + _SAMPLE)),
+        (2, field(4, b"") + field(5, field(1, bytes(7 << 20)) + _SAMPLE)),
+        (2, field(4, b"") + field(5, field(1, bytes(9 << 20)) + _SAMPLE)),
+        (2, field(4, b"") + field(5, field(1, b"\x80\x00" * (3 << 20)) + _SAMPLE)),
+        (2, field(4, b"") + field(5, field(1, bytes(36)) + _SAMPLE) * 150_000),
+        (2, field(4, b"x" * (8 << 20)) + field(5, field(1, b"\x00\x00") + _SAMPLE) * 100_000),
+    ],
+    ids=[
+        "labels",
+        "labels behind a sample",
+        "series",
+        "a long label",
+        "references",
+        "more references",
+        "long references",
+        "series of many references",
+        "a long symbol",
+    ],
+)
+def test_no_request_takes_much_more_memory_than_it_is_long(version: int, message: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(TooMuch, Malformed, NotPlain):
+            request = decoded(version, message)
+            request.outlines(np.arange(min(len(request.keys), 1000)))
+            with contextlib.suppress(InvalidSeries):
+                request.labels(0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 50 * len(message) + (32 << 20), f"{peak >> 20} MiB"
 
 
 @versions

@@ -36,9 +36,7 @@ def exposition(journal: Journal, snapshot: Snapshot, now: datetime, alerts: Mapp
 
 
 class _AtScrape(Collector):
-    def __init__(
-        self, journal: Journal, snapshot: Snapshot, now: datetime, alerts: Mapping[str, int] | None
-    ) -> None:
+    def __init__(self, journal: Journal, snapshot: Snapshot, now: datetime, alerts: Mapping[str, int] | None) -> None:
         self._journal = journal
         self._snapshot = snapshot
         self._now = now
