@@ -22,7 +22,7 @@ from healer.telemetry.catalogue import SPELLINGS
 from healer.telemetry.label_sets import LabelSets
 from healer.telemetry.numbers import UNKNOWN, Numbers
 from healer.telemetry.protobuf import PADDING, Ints, Malformed, TooMuch, varint
-from healer.telemetry.series import UP, Head
+from healer.telemetry.series import NO_ROOM, UP, Head
 from healer.telemetry.write_request import InvalidSeries, NotPlain, Samples, WriteRequest
 
 _Decode = Callable[[bytes, int], WriteRequest]
@@ -210,8 +210,8 @@ class RemoteWrite:
         head.put(series, samples.values, samples.times, now)
         early, refused = head.early - early, head.refused - refused
         self._received_at = now
-        if len(samples.times) > early:
-            self._newest_s = max(self._newest_s, min(float(samples.times.max()), now.timestamp()))
+        timely = samples.times[samples.times <= now.timestamp() + _BEHIND_S]
+        self._newest_s = float(max(self._newest_s, timely.max(initial=-np.inf)))
         why = [f"{early} are from the future: check the clocks"] if early else []
         if refused:
             why.append(f"{refused} are of new series, of which there is no room for more than {len(head)}")
@@ -274,6 +274,8 @@ class _KnownSets:
         if outline is None:
             return self._head.register(key, request.labels(series))
         metric, rest = outline
+        if self._head.refuses(metric):
+            return NO_ROOM
         known = self._numbers.get(rest)
         if known is not None:
             return self._head.register_in(key, metric, known)

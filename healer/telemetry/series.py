@@ -85,9 +85,7 @@ class Head:
         metric = labels.get("__name__", "")
         if metric not in self._wanted:
             return self._ignore(key)
-        if self._is_full():
-            return NO_ROOM
-        return self._enter(key, metric, self.label_sets.add(labels))
+        return NO_ROOM if self._is_full() else self._enter(key, metric, self.label_sets.add(labels))
 
     def register_in(self, key: int, metric: str, label_set: int) -> int:
         """The same for a series whose other labels are those of a set that is there."""
@@ -97,6 +95,10 @@ class Head:
 
     def label_set_of(self, number: int) -> int:
         return int(self._sets[number])
+
+    def refuses(self, metric: str) -> bool:
+        """Whether there is no room for another series of the metric."""
+        return metric in self._wanted and self._is_full()
 
     def has(self, metric: str) -> bool:
         with self.lock:

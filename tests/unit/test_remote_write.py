@@ -262,6 +262,12 @@ def test_when_the_sender_is_far_behind_that_is_said(sender: _Sender) -> None:
         sender.read()
 
 
+def test_a_sample_from_the_future_does_not_hide_that_the_sender_is_behind(sender: _Sender) -> None:
+    sender.send(_up(1, age=400), _gpu(61.0, age=400), _gpu(62.0, age=-3600, uuid="GPU-2"))
+    with pytest.raises(Unavailable, match="what is received is 400 s old: the sender is behind"):
+        sender.read()
+
+
 def test_when_no_target_can_be_scraped_they_are_named(sender: _Sender) -> None:
     sender.send(_up(1, age=20), _gpu(61.0, age=20))
     sender.send(_up(0), _gpu(prompb.STALE))
