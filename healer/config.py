@@ -174,7 +174,7 @@ class TopologySettings(Section):
         every: how often the scheduler is asked.
     """
 
-    source: Literal["labels", "file", "kubernetes", "slurm"] = "labels"
+    source: Literal["labels", "file", "kubernetes", "kube_state_metrics", "slurm"] = "labels"
     file: Path | None = None
     every: Duration = timedelta(minutes=1)
     kubernetes: KubernetesTopologySettings = KubernetesTopologySettings()

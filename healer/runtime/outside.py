@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from healer.adapters.agents import AgentPower
@@ -13,10 +13,12 @@ from healer.adapters.discovery_kubernetes import KubernetesTargets
 from healer.adapters.kubernetes import KubernetesCluster
 from healer.adapters.kubernetes_client import KubernetesClient
 from healer.adapters.prometheus import PrometheusSource
+from healer.adapters.prometheus_api import PrometheusApi
 from healer.adapters.remote_write import RemoteWrite
 from healer.adapters.scrape import ScrapeSource
 from healer.adapters.slurm_programs import SlurmPrograms
 from healer.adapters.topology_file import TopologyFile
+from healer.adapters.topology_kube_state import KubeStateTopology
 from healer.adapters.topology_kubernetes import KubernetesTopology
 from healer.adapters.topology_slurm import SlurmTopology
 from healer.adapters.topology_sources import BackgroundTopology, LayeredTopology
@@ -70,14 +72,10 @@ def _kubernetes(config: Config) -> KubernetesClient:
 
 
 def build_prometheus(config: Config) -> PrometheusSource:
-    settings: PrometheusSettings = config.telemetry.prometheus
-    headers = {
-        name: value.read(f"telemetry.prometheus.headers.{name}") if isinstance(value, Secret) else value
-        for name, value in settings.headers.items()
-    }
+    settings = config.telemetry.prometheus
     return PrometheusSource(
         settings.url,
-        headers=headers,
+        headers=_headers(settings),
         tenant=settings.tenant,
         query=settings.query,
         timeout_s=settings.timeout.total_seconds(),
@@ -85,6 +83,13 @@ def build_prometheus(config: Config) -> PrometheusSource:
         lookback=config.telemetry.max_age,
         kept_labels=config.topology.rules().labels,
     )
+
+
+def _headers(settings: PrometheusSettings) -> Mapping[str, str]:
+    return {
+        name: value.read(f"telemetry.prometheus.headers.{name}") if isinstance(value, Secret) else value
+        for name, value in settings.headers.items()
+    }
 
 
 def build_topology(config: Config) -> TopologySource | None:
@@ -107,6 +112,16 @@ def _scheduler_topology(config: Config) -> TopologySource | None:
         case "kubernetes":
             labels, selector = topology.kubernetes.labels(), config.cluster.kubernetes.node_selector
             return KubernetesTopology(_kubernetes(config), labels, node_selector=selector, every=topology.every)
+        case "kube_state_metrics":
+            settings = config.telemetry.prometheus
+            api = PrometheusApi(
+                settings.url,
+                headers=_headers(settings),
+                tenant=settings.tenant,
+                query=settings.query,
+                timeout_s=settings.timeout.total_seconds(),
+            )
+            return KubeStateTopology(api, topology.kubernetes.labels(), every=topology.every)
         case "slurm":
             slurm = topology.slurm
             programs = SlurmPrograms(
