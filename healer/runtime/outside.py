@@ -38,7 +38,6 @@ def build_source(config: Config) -> TelemetrySource:
         return RemoteWrite(
             wanted=(*SPELLINGS, config.topology.rack_power),
             kept_labels=config.topology.rules().labels,
-            lookback=telemetry.max_age,
             most_series=telemetry.remote_write.max_series,
         )
     if telemetry.source == "scrape":
