@@ -7,6 +7,8 @@ into its errors. An outside system that drips, floods or redirects must cost one
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -15,7 +17,7 @@ import urllib3
 
 from healer.errors import Unavailable
 
-_CHUNK = 1 << 18
+_CHUNK_BYTES = 124 << 10  # larger ones are given back to the system each time, and cleared by it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,27 @@ class Answer:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """Attributes:
+    chunks: of the body, decompressed; to be read inside of the exchange.
+    """
+
+    status: int
+    chunks: Iterator[bytes]
+
+
 def exchange(session: requests.Session, request: requests.Request, bounds: Bounds, *, component: str) -> Answer:
     """Send and read to the end. Raises Unavailable when there is no whole answer, or when it is a redirect."""
+    with streamed(session, request, bounds, component=component) as answer:
+        return Answer(answer.status, b"".join(answer.chunks))
+
+
+@contextmanager
+def streamed(
+    session: requests.Session, request: requests.Request, bounds: Bounds, *, component: str
+) -> Iterator[Arriving]:
+    """Send, and receive as the body of the `with` asks. Raises Unavailable when there is no whole answer to be had."""
     deadline = time.monotonic() + bounds.timeout_s
     try:
         prepared = session.prepare_request(request)
@@ -47,11 +68,11 @@ def exchange(session: requests.Session, request: requests.Request, bounds: Bound
             if response.is_redirect:
                 target = redacted(response.headers.get("location", ""))
                 raise Unavailable(component, f"redirects to {target}; configure the address that answers itself")
-            return Answer(response.status_code, _body(response, deadline, bounds, component=component))
+            yield Arriving(response.status_code, _chunks(response, deadline, bounds, component=component))
     except (requests.Timeout, urllib3.exceptions.TimeoutError):
         raise _too_slow(component, bounds) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error:
-        raise Unavailable(component, _cause(error)) from None
+        raise Unavailable(component, cause_of(error)) from None
 
 
 def redacted(url: str) -> str:
@@ -60,15 +81,15 @@ def redacted(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
-def _body(response: requests.Response, deadline: float, bounds: Bounds, *, component: str) -> bytes:
-    body = bytearray()
-    while chunk := response.raw.read1(_CHUNK, decode_content=True):
-        body += chunk
-        if len(body) > bounds.limit_bytes:
+def _chunks(response: requests.Response, deadline: float, bounds: Bounds, *, component: str) -> Iterator[bytes]:
+    received = 0
+    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+        received += len(chunk)
+        if received > bounds.limit_bytes:
             raise Unavailable(component, f"answers with more than {bounds.limit_bytes >> 20} MiB; ask for less at once")
         if time.monotonic() > deadline:
             raise _too_slow(component, bounds)
-    return bytes(body)
+        yield chunk
 
 
 def _too_slow(component: str, bounds: Bounds) -> Unavailable:
@@ -76,7 +97,7 @@ def _too_slow(component: str, bounds: Bounds) -> Unavailable:
     return Unavailable(component, text)
 
 
-def _cause(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """The operating system's word for it, else the kind of error: their texts carry URLs with everything in them."""
     cause: object = error
     for _ in range(8):

@@ -14,8 +14,7 @@ from typing import Self
 import requests
 import urllib3
 
-from healer.adapters.bounded_http import _cause as cause
-from healer.adapters.bounded_http import redacted
+from healer.adapters.bounded_http import cause_of, redacted
 from healer.errors import Rejected, Unavailable
 
 _TRANSIENT = frozenset({408, 425, 429})
@@ -85,7 +84,7 @@ class StreamedAnswer:
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
             raise self._too_slow() from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error:
-            raise Unavailable(component, cause(error)) from None
+            raise Unavailable(component, cause_of(error)) from None
         self.status = self._response.status_code
         self.content_type = self._response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if self._response.is_redirect:
@@ -133,7 +132,7 @@ class StreamedAnswer:
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
             raise self._too_slow() from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unavailable(self._component, cause(error)) from None
+            raise Unavailable(self._component, cause_of(error)) from None
         if not piece and raw.length_remaining:
             raise Unavailable(self._component, f"broke off its answer {raw.length_remaining} bytes before its end")
         return piece

@@ -17,7 +17,7 @@ import requests
 from prometheus_api_client import PrometheusConnect
 from urllib3.util import Retry
 
-from healer.adapters.bounded_http import Bounds, redacted
+from healer.adapters.bounded_http import Arriving, Bounds, redacted, streamed
 from healer.adapters.prometheus_answer import (
     Envelope,
     NotAnAnswer,
@@ -29,7 +29,6 @@ from healer.adapters.prometheus_answer import (
     Taker,
     decoded,
 )
-from healer.adapters.streamed_http import Arriving, streamed
 from healer.errors import Rejected, Unavailable
 
 _LIMIT_BYTES = 512 << 20
