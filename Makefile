@@ -48,7 +48,7 @@ check: $(VENV)/.installed-dev ## ruff, mypy, the direction of imports, every bra
 
 .PHONY: docs
 docs: $(STAMP) ## Write docs/signals.md and the exporter's counters file anew from the catalogue of signals
-	$(BIN)/python -c 'from pathlib import Path; from healer.telemetry import catalogue_table as table; \
+	$(BIN)/python -c 'from pathlib import Path; from healer.telemetry.catalogue import table; \
 	    Path("docs/signals.md").write_text(table.signals_page(), "utf-8"); \
 	    Path("deploy/dcgm-exporter/counters.csv").write_text(table.counters_file(), "utf-8")'
 

@@ -31,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_api_client import PrometheusConnect
 
-from healer.adapters.bounded_stream import StreamingServer
-from healer.adapters.history import PrometheusHistory
-from healer.adapters.raw_samples import RawQuery
-from healer.adapters.remote_read import read_request
+from healer.adapters.http.stream import StreamingServer
+from healer.adapters.prometheus.history import PrometheusHistory
+from healer.adapters.prometheus.raw_samples import RawQuery
+from healer.adapters.prometheus.remote_read import read_request
 from healer.domain.reading import Labels
 from healer.telemetry.history import Stretch
 from tests.realparts.prometheus import Programs, RunningPrometheus, find_prometheus

@@ -36,8 +36,8 @@ from urllib.parse import urlsplit
 import requests
 from prometheus_api_client import MetricSnapshotDataFrame, PrometheusConnect
 
-from healer.adapters.prometheus import PrometheusSource
-from healer.telemetry.catalogue import SPELLINGS
+from healer.adapters.prometheus.source import PrometheusSource
+from healer.telemetry.catalogue.signals import SPELLINGS
 from tests.realparts.prometheus import Programs, RunningPrometheus, find_prometheus
 
 _GPUS_PER_NODE = 8

@@ -28,9 +28,9 @@ from multiprocessing.connection import Connection
 
 import cramjam
 
-from healer.adapters.http_server import HttpServer
-from healer.adapters.remote_write import RemoteWrite, WriteAnswer
-from healer.adapters.sql import SqlJournal
+from healer.adapters.http.server import HttpServer
+from healer.adapters.journal.sql import SqlJournal
+from healer.adapters.push.remote_write import RemoteWrite, WriteAnswer
 from healer.config import HttpSettings
 from healer.domain.verdict import Mode
 from healer.errors import Unavailable
@@ -40,9 +40,9 @@ from healer.runtime.wiring import WallClock
 from healer.sim.exposition import node_page
 from healer.sim.fleet import SimulatedFleet
 from healer.sim.server import FleetServer
-from healer.telemetry.catalogue import SPELLINGS
+from healer.telemetry.catalogue.signals import SPELLINGS
+from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
-from healer.telemetry.window import Window
 from tests import prompb
 from tests.realparts.prometheus import RunningPrometheus, find_prometheus
 

@@ -26,12 +26,12 @@ from pathlib import Path
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from healer.adapters.exchange import Question
-from healer.adapters.fetching import Fetcher
-from healer.adapters.scrape import ScrapeSource
-from healer.telemetry.catalogue import SPELLINGS
-from healer.telemetry.exposition import Exposition
-from healer.telemetry.series import Head
+from healer.adapters.http.exchange import Question
+from healer.adapters.http.fetching import Fetcher
+from healer.adapters.scrape.source import ScrapeSource
+from healer.telemetry.catalogue.signals import SPELLINGS
+from healer.telemetry.wire.exposition import Exposition
+from healer.telemetry.wire.series import Head
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 STEP = timedelta(seconds=30)

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.panels import Panel, svg
-from healer.adapters.sql import SqlJournal
+from healer.adapters.journal.sql import SqlJournal
 from healer.config import load_config
 from healer.domain.reading import Reading
 from healer.domain.signal import Signal
@@ -35,9 +35,9 @@ from healer.errors import Unavailable
 from healer.runtime.knowledge import Outside
 from healer.runtime.snapshot import Board, Snapshot
 from healer.runtime.wiring import build_operator, load_content
-from healer.telemetry.catalogue import COUNTERS, MEANINGS, SPELLINGS, Kind, Vendor
-from healer.telemetry.series import Head
-from healer.telemetry.spelling import Combine
+from healer.telemetry.catalogue.signals import COUNTERS, MEANINGS, SPELLINGS, Kind, Vendor
+from healer.telemetry.catalogue.spelling import Combine
+from healer.telemetry.wire.series import Head
 
 ROOT = Path(__file__).parents[1]
 SIZES = (1_000, 10_000, 50_000, 100_000)

@@ -16,8 +16,8 @@ from healer.domain.verdict import Mode
 from healer.errors import InvalidDocument, Problem
 from healer.schema import Duration, Section, validated
 from healer.telemetry.identity import NODE_LABELS, TopologyRules
-from healer.telemetry.kube import NodeLabels
-from healer.telemetry.slurm import NodeWords
+from healer.telemetry.places.kube import NodeLabels
+from healer.telemetry.places.slurm import NodeWords
 
 _SLURM_WORDS = NodeWords()
 

@@ -6,9 +6,9 @@ from collections import Counter
 
 import numpy as np
 
-from healer.telemetry import write_v1, write_v2
-from healer.telemetry.protobuf import Malformed, TooMuch, padded
-from healer.telemetry.write_request import MOST_LABEL_BYTES, MOST_LABELS, InvalidSeries, NotPlain, WriteRequest
+from healer.telemetry.wire import write_v1, write_v2
+from healer.telemetry.wire.protobuf import Malformed, TooMuch, padded
+from healer.telemetry.wire.write_request import MOST_LABEL_BYTES, MOST_LABELS, InvalidSeries, NotPlain, WriteRequest
 from tests import slow_write_request
 
 Sample = tuple[tuple[tuple[str, str], ...], int, float]  # labels in order, the bits of the value, unix seconds

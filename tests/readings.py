@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 
 from healer.domain.reading import Column, Labels, Reading
-from healer.telemetry.series import LabelSets
+from healer.telemetry.wire.series import LabelSets
 
 Series = tuple[Labels, float, float]
 

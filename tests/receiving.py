@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from healer.adapters.http_server import HttpServer
-from healer.adapters.remote_write import RemoteWrite, WriteAnswer
+from healer.adapters.http.server import HttpServer
+from healer.adapters.push.remote_write import RemoteWrite, WriteAnswer
 
 Veto = Callable[[bytes], WriteAnswer | None]
 

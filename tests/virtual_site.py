@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
+from healer.adapters.journal.sql import SqlJournal
 from healer.adapters.simulated_cluster import SimulatedCluster
-from healer.adapters.sql import SqlJournal
 from healer.config import Config
 from healer.content.detectors import Detector
 from healer.domain.approval import Approval, ApprovalState, Person
@@ -28,7 +28,7 @@ from healer.runtime.wiring import Content, build_operator, load_content
 from healer.sim.exposition import node_page, rack_page
 from healer.sim.fleet import PowerLimit, SimulatedFleet
 from healer.sim.physics import DEFAULT_LIMIT_W, MAX_LIMIT_W, MIN_LIMIT_W
-from healer.telemetry.exposition import Pages
+from healer.telemetry.wire.exposition import Pages
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 ON_CALL = Person("slack:U0ONCALL", "on-call")

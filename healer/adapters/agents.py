@@ -16,7 +16,7 @@ import msgspec
 import requests
 from urllib3.util import Retry
 
-from healer.adapters.bounded_http import Answer, Bounds, exchange
+from healer.adapters.http.bounded import Answer, Bounds, exchange
 from healer.domain.fleet import GpuPower
 from healer.errors import Rejected, Unavailable
 

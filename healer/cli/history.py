@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from healer.adapters.sql import SqlJournal
+from healer.adapters.journal.sql import SqlJournal
 from healer.cli.options import DurationType, MomentType, config_option, find_config, json_option, print_table
 from healer.errors import HealerError, NotFound
 from healer.policy.audit_chain import first_broken_link

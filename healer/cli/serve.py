@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 import structlog
 
-from healer.adapters.remote_write import RemoteWrite
-from healer.adapters.scrape import ScrapeSource
-from healer.adapters.slack import open_channel
-from healer.adapters.sql import SqlJournal
+from healer.adapters.journal.sql import SqlJournal
+from healer.adapters.push.remote_write import RemoteWrite
+from healer.adapters.scrape.source import ScrapeSource
+from healer.adapters.slack.channel import open_channel
 from healer.cli.options import config_option, find_config
 from healer.config import Config
 from healer.ports import Cluster, PowerControl, TelemetrySource

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from healer.adapters.journal.sql import SqlJournal
 from healer.adapters.simulated_cluster import SimulatedCluster
-from healer.adapters.sql import SqlJournal
 from healer.config import Config
 from healer.domain.fleet import GpuPower
 from healer.domain.frame import Frame

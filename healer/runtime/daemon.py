@@ -16,10 +16,10 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from starlette.applications import Starlette
 
-from healer.adapters.alertmanager import AlertmanagerWebhook
-from healer.adapters.http_server import HttpServer
-from healer.adapters.remote_write import RemoteWrite
-from healer.adapters.slack import open_interactions
+from healer.adapters.http.server import HttpServer
+from healer.adapters.push.alertmanager import AlertmanagerWebhook
+from healer.adapters.push.remote_write import RemoteWrite
+from healer.adapters.slack.channel import open_interactions
 from healer.config import Config
 from healer.errors import Conflict, Fenced, HealerError
 from healer.ports import Clock, Journal

@@ -21,8 +21,8 @@ from healer.domain.topology import Topology, changes
 from healer.errors import HealerError, Rejected, Unavailable
 from healer.ports import Notices, TelemetrySource, TopologySource
 from healer.telemetry.coverage import Gap, change, gaps, told
+from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import vendor_of
-from healer.telemetry.window import Window
 
 _log = structlog.get_logger(__name__)
 

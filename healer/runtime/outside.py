@@ -6,25 +6,25 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from healer.adapters.agents import AgentPower
-from healer.adapters.alertmanager import AlertmanagerWebhook
-from healer.adapters.discovery import FileTargets, TargetSource
-from healer.adapters.discovery_dns import DnsTargets, Record
-from healer.adapters.discovery_kubernetes import KubernetesTargets
-from healer.adapters.kubernetes import KubernetesCluster
-from healer.adapters.kubernetes_client import KubernetesClient
-from healer.adapters.prometheus import PrometheusSource
-from healer.adapters.prometheus_api import PrometheusApi
-from healer.adapters.remote_write import RemoteWrite
-from healer.adapters.scrape import ScrapeSource
-from healer.adapters.slurm_programs import SlurmPrograms
-from healer.adapters.topology_file import TopologyFile
-from healer.adapters.topology_kube_state import KubeStateTopology
-from healer.adapters.topology_kubernetes import KubernetesTopology
-from healer.adapters.topology_slurm import SlurmTopology
-from healer.adapters.topology_sources import BackgroundTopology, LayeredTopology
+from healer.adapters.kubernetes.client import KubernetesClient
+from healer.adapters.kubernetes.cluster import KubernetesCluster
+from healer.adapters.kubernetes.topology import KubernetesTopology
+from healer.adapters.prometheus.api import PrometheusApi
+from healer.adapters.prometheus.source import PrometheusSource
+from healer.adapters.push.alertmanager import AlertmanagerWebhook
+from healer.adapters.push.remote_write import RemoteWrite
+from healer.adapters.scrape.discovery import FileTargets, TargetSource
+from healer.adapters.scrape.dns import DnsTargets, Record
+from healer.adapters.scrape.kubernetes import KubernetesTargets
+from healer.adapters.scrape.source import ScrapeSource
+from healer.adapters.slurm.programs import SlurmPrograms
+from healer.adapters.slurm.topology import SlurmTopology
+from healer.adapters.topology.file import TopologyFile
+from healer.adapters.topology.kube_state import KubeStateTopology
+from healer.adapters.topology.layers import BackgroundTopology, LayeredTopology
 from healer.config import Config, PrometheusSettings, Secret
 from healer.ports import Cluster, PowerControl, TelemetrySource, TopologySource
-from healer.telemetry.catalogue import SPELLINGS
+from healer.telemetry.catalogue.signals import SPELLINGS
 from healer.telemetry.notices import HeldNotices
 
 _HOLDS_A_TURN = timedelta(seconds=2)  # how long a turn waits for a scheduler that lists its jobs

@@ -25,7 +25,7 @@ from healer.runtime.observer import Observer
 from healer.runtime.operator import Operator
 from healer.runtime.planning import Planner
 from healer.runtime.snapshot import Board
-from healer.telemetry.window import Window
+from healer.telemetry.frames.window import Window
 
 _T = TypeVar("_T")
 

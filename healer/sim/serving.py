@@ -7,7 +7,7 @@ from typing import Self
 
 from starlette.types import ASGIApp
 
-from healer.adapters.http_server import HttpServer
+from healer.adapters.http.server import HttpServer
 
 
 class Served:

@@ -17,9 +17,9 @@ from healer.domain.frame import Floats, Frame
 from healer.sim.exposition import node_page
 from healer.sim.faults import Fault, FaultKind
 from healer.sim.fleet import SimulatedFleet
-from healer.telemetry.exposition import Pages
+from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
-from healer.telemetry.window import Window
+from healer.telemetry.wire.exposition import Pages
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _STEP = timedelta(seconds=10)

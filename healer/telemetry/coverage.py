@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from healer.domain.signal import Signal
-from healer.telemetry.catalogue import Vendor, spelled
-from healer.telemetry.catalogue_amd import AMD_PREFIX
-from healer.telemetry.spelling import Listing
+from healer.telemetry.catalogue.amd import AMD_PREFIX
+from healer.telemetry.catalogue.signals import Vendor, spelled
+from healer.telemetry.catalogue.spelling import Listing
 
 Bools = NDArray[np.bool_]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from healer.domain.reading import Labels
-from healer.telemetry.series import STALE_BITS
+from healer.telemetry.wire.series import STALE_BITS
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]

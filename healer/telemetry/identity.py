@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from healer.domain.component import Component, ComponentKind
 from healer.domain.reading import Labels
 from healer.domain.topology import Place, PodName
-from healer.telemetry.catalogue import SPELLINGS, Vendor
-from healer.telemetry.spelling import label_of
+from healer.telemetry.catalogue.signals import SPELLINGS, Vendor
+from healer.telemetry.catalogue.spelling import label_of
 
 # dcgm-exporter; its NVLink rows, and AMD's exporter; AMD's first generation; dcgm-exporter 1.x.
 _UUID_LABELS = ("UUID", "gpu_uuid", "GPU_UUID", "uuid")

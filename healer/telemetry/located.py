@@ -12,8 +12,8 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import FailureMode
 from healer.domain.frame import Frame, Presence
 from healer.domain.reading import Labels
+from healer.telemetry.catalogue.spelling import label_of
 from healer.telemetry.identity import TopologyRules, gpu_of
-from healer.telemetry.spelling import label_of
 
 # What a failure mode is about stands at its beginning.
 _KINDS = {

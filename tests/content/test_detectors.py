@@ -20,8 +20,8 @@ from healer.domain.reading import Reading
 from healer.domain.signal import Signal
 from healer.schema import parse_duration
 from healer.sdk import counter_growth, peers
+from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
-from healer.telemetry.window import Window
 from tests.readings import Series, reading_of
 from tests.unit.core_samples import frame, gpu
 

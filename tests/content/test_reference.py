@@ -15,7 +15,7 @@ from healer.content.playbooks import load_playbooks
 from healer.domain.finding import FailureMode
 from healer.domain.playbook import OnFailure, ResolvesWhen
 from healer.runtime.wiring import Content, load_content
-from healer.telemetry.catalogue import SPELLINGS
+from healer.telemetry.catalogue.signals import SPELLINGS
 
 ROOT = Path(__file__).parents[2]
 

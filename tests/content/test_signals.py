@@ -12,12 +12,12 @@ import pytest
 
 from healer.domain.frame import Frame
 from healer.domain.signal import Signal
-from healer.telemetry.catalogue import COUNTERS, SPELLINGS
-from healer.telemetry.catalogue_amd import AMD_PREFIX
-from healer.telemetry.catalogue_table import counters_file, signals_page
+from healer.telemetry.catalogue.amd import AMD_PREFIX
+from healer.telemetry.catalogue.signals import COUNTERS, SPELLINGS
+from healer.telemetry.catalogue.table import counters_file, signals_page
+from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
-from healer.telemetry.series import LabelSets
-from healer.telemetry.window import Window
+from healer.telemetry.wire.series import LabelSets
 from tests.readings import reading_of
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from healer.adapters.alertmanager import AlertmanagerWebhook
-from healer.adapters.http_server import HttpServer
-from healer.adapters.sql import SqlJournal
+from healer.adapters.http.server import HttpServer
+from healer.adapters.journal.sql import SqlJournal
+from healer.adapters.push.alertmanager import AlertmanagerWebhook
 from healer.config import HttpSettings
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Health

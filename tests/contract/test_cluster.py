@@ -14,7 +14,7 @@ import pytest
 import yaml
 from kubernetes.client import ApiClient, CoreV1Api, V1Namespace, V1Node
 
-from healer.adapters.kubernetes import KubernetesCluster
+from healer.adapters.kubernetes.cluster import KubernetesCluster
 from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.domain.fleet import Disposition, Node, Workload
 from healer.errors import Conflict, NotFound, Rejected, Unavailable
@@ -474,7 +474,7 @@ def test_a_list_of_several_pages_is_read_to_its_end(
     kubernetes_lab.deploy("train", replicas=3)
     running = _running(kubernetes_lab, "train")
 
-    monkeypatch.setattr("healer.adapters.kubernetes.PAGE", 1)
+    monkeypatch.setattr("healer.adapters.kubernetes.cluster.PAGE", 1)
 
     assert _running(kubernetes_lab, "train") == running
     assert {node.name for node in kubernetes_lab.cluster.nodes()} == set(RACKS)

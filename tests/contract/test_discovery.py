@@ -12,10 +12,10 @@ import pytest
 import yaml
 from kubernetes.client import ApiClient, CoreV1Api
 
-from healer.adapters.discovery import Discovery, Found, TargetGroup, TargetSource
-from healer.adapters.discovery_kubernetes import KubernetesTargets
-from healer.adapters.kubernetes_client import KubernetesClient
-from healer.adapters.scrape import ScrapeSource
+from healer.adapters.kubernetes.client import KubernetesClient
+from healer.adapters.scrape.discovery import Discovery, Found, TargetGroup, TargetSource
+from healer.adapters.scrape.kubernetes import KubernetesTargets
+from healer.adapters.scrape.source import ScrapeSource
 from healer.errors import Rejected, Unavailable
 from tests.canned_http import Canned, canned_server
 from tests.controlplane import fleet

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from healer.adapters.prometheus import PrometheusSource
+from healer.adapters.prometheus.source import PrometheusSource
 from healer.domain.reading import Column, Reading
 from healer.errors import Rejected, Unavailable
 from tests.canned_http import Asked, Canned, canned_server

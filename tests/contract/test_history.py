@@ -16,12 +16,12 @@ from typing import TypeAlias
 import cramjam
 import pytest
 
-from healer.adapters.bounded_stream import StreamingServer
-from healer.adapters.history import PrometheusHistory, Way
-from healer.adapters.raw_samples import Export, RawQuery
-from healer.adapters.remote_read import RemoteRead
+from healer.adapters.http.stream import StreamingServer
+from healer.adapters.prometheus.history import PrometheusHistory, Way
+from healer.adapters.prometheus.raw_samples import Export, RawQuery
+from healer.adapters.prometheus.remote_read import RemoteRead
 from healer.telemetry.history import PLAIN_NAN_BITS, Stretch
-from healer.telemetry.series import STALE_BITS
+from healer.telemetry.wire.series import STALE_BITS
 from tests.chunk_samples import Sample, bits_of, delimited, samples_of, varint
 from tests.realparts import prometheus, victoriametrics
 

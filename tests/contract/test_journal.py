@@ -18,8 +18,8 @@ from alembic.migration import MigrationContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from healer.adapters import schema
-from healer.adapters.sql import SqlJournal
+from healer.adapters.journal import tables as schema
+from healer.adapters.journal.sql import SqlJournal
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, Evidence, FailureMode, Health
@@ -332,7 +332,7 @@ def test_a_lease_has_one_holder_until_its_run_ends(journal: SqlJournal) -> None:
 _HOLDER = """
 import sys, time
 from datetime import UTC, datetime, timedelta
-from healer.adapters.sql import SqlJournal
+from healer.adapters.journal.sql import SqlJournal
 journal = SqlJournal(sys.argv[1])
 print(journal.lead("other", datetime.fromisoformat(sys.argv[2]), timedelta(days=365)), flush=True)
 time.sleep(600)

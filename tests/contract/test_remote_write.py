@@ -16,8 +16,8 @@ import cramjam
 import pytest
 import requests
 
-from healer.adapters.remote_write import RemoteWrite, WriteAnswer
-from healer.adapters.scrape import ScrapeSource
+from healer.adapters.push.remote_write import RemoteWrite, WriteAnswer
+from healer.adapters.scrape.source import ScrapeSource
 from healer.domain.reading import Reading
 from healer.errors import Unavailable
 from healer.sim.faults import Fault, FaultKind

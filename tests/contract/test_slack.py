@@ -21,8 +21,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from healer.adapters.http_server import HttpServer
-from healer.adapters.slack import (
+from healer.adapters.http.server import HttpServer
+from healer.adapters.journal.sql import SqlJournal
+from healer.adapters.slack.blocks import question_blocks
+from healer.adapters.slack.channel import (
     BotPoster,
     SlackChannel,
     SlackInteractions,
@@ -32,8 +34,6 @@ from healer.adapters.slack import (
     parse_interaction,
     reply,
 )
-from healer.adapters.slack_blocks import question_blocks
-from healer.adapters.sql import SqlJournal
 from healer.config import HttpSettings, SlackSettings
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.plan import Effect

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from healer.adapters.prometheus import PrometheusSource
-from healer.adapters.scrape import ScrapeSource
+from healer.adapters.prometheus.source import PrometheusSource
+from healer.adapters.scrape.source import ScrapeSource
 from healer.domain.frame import Frame
 from healer.domain.reading import Reading
 from healer.domain.signal import Signal
@@ -20,8 +20,8 @@ from healer.errors import Unavailable
 from healer.sim.faults import Fault, FaultKind
 from healer.sim.fleet import SimulatedFleet
 from healer.sim.server import FleetServer
+from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
-from healer.telemetry.window import Window
 from tests.realparts.prometheus import RunningPrometheus, require
 
 _PATIENCE_S = 30.0

@@ -31,16 +31,16 @@ from kubernetes.client import (
     V1Pod,
 )
 
-from healer.adapters.kubernetes_client import KubernetesClient
-from healer.adapters.slurm_programs import SlurmPrograms
-from healer.adapters.topology_file import TopologyFile
-from healer.adapters.topology_kubernetes import KubernetesTopology
-from healer.adapters.topology_slurm import SlurmTopology
+from healer.adapters.kubernetes.client import KubernetesClient
+from healer.adapters.kubernetes.topology import KubernetesTopology
+from healer.adapters.slurm.programs import SlurmPrograms
+from healer.adapters.slurm.topology import SlurmTopology
+from healer.adapters.topology.file import TopologyFile
 from healer.domain.topology import Place, Topology
 from healer.errors import Unavailable
 from healer.ports import TopologySource
-from healer.telemetry.kube import NodeLabels
-from healer.telemetry.kube_state import (
+from healer.telemetry.places.kube import NodeLabels
+from healer.telemetry.places.kube_state import (
     ALLOCATABLE,
     METRICS,
     NODE_LABELS,
@@ -466,7 +466,7 @@ def test_owners_are_climbed_as_far_as_they_may_be_read(kubernetes_lab: Kubernete
 @pytest.mark.kubernetes
 @pytest.mark.usefixtures("custom_kinds")
 def test_many_owners_are_read_by_one_list(kubernetes_lab: KubernetesLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("healer.adapters.kubernetes_owners.LIST_FROM", 1)
+    monkeypatch.setattr("healer.adapters.kubernetes.owners.LIST_FROM", 1)
     squad = _create_custom(kubernetes_lab, "Squad", "red")
     for number in (1, 2):
         gang = _create_custom(kubernetes_lab, "Gang", f"red-{number}", squad)

@@ -16,7 +16,7 @@ import yaml
 from healer.sim.exposition import node_page, rack_page
 from healer.sim.faults import Fault, FaultKind
 from healer.sim.fleet import SimulatedFleet
-from healer.telemetry.exposition import Pages
+from healer.telemetry.wire.exposition import Pages
 from tests.e2e.line import run_healer
 from tests.realparts.prometheus import Programs, RunningPrometheus, require
 

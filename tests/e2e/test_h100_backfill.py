@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from benchmarks.h100_to_openmetrics import gpu_uuid, read_run, write_openmetrics
-from healer.adapters.prometheus import PrometheusSource
+from healer.adapters.prometheus.source import PrometheusSource
 from healer.domain.frame import Frame
 from healer.domain.signal import Signal
+from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
-from healer.telemetry.window import Window
 from tests.realparts.prometheus import Programs, RunningPrometheus, require
 
 CONVERTER = Path(__file__).parents[2] / "benchmarks" / "h100_to_openmetrics.py"

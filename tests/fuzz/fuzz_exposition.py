@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from healer.domain.reading import Reading
-from healer.telemetry.catalogue import SPELLINGS
-from healer.telemetry.exposition import LOOKBACK, Exposition, attached
-from healer.telemetry.series import Head
-from healer.telemetry.text_format import Line, parse_line
+from healer.telemetry.catalogue.signals import SPELLINGS
+from healer.telemetry.wire.exposition import LOOKBACK, Exposition, attached
+from healer.telemetry.wire.series import Head
+from healer.telemetry.wire.text_format import Line, parse_line
 
 WANTED = frozenset(("m", "n", *SPELLINGS))
 TARGET = {"instance": "n1:9400", "a": "b"}

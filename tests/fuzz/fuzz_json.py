@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import sys
 
-from healer.adapters.prometheus_answer import NotAnAnswer, Sample, Series, SeriesReader
-from healer.adapters.prometheus_series import SeriesBook
-from healer.adapters.prometheus_tables import Instants, OneInstant, SeveralInstants
+from healer.adapters.prometheus.answer import NotAnAnswer, Sample, Series, SeriesReader
+from healer.adapters.prometheus.series import SeriesBook
+from healer.adapters.prometheus.tables import Instants, OneInstant, SeveralInstants
 
 _INSTANTS = Instants(start_ms=1_000, step_ms=1_000, count=3)
 _LABELS = {"__name__": "up", "job": 'a"]},{"metric":{', "instance": "n1:9400"}

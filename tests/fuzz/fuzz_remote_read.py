@@ -12,13 +12,13 @@ import tracemalloc
 
 import atheris
 
-with atheris.instrument_imports(include=["healer.telemetry.chunk_frames", "healer.telemetry.protobuf"]):
+with atheris.instrument_imports(include=["healer.telemetry.wire.chunk_frames", "healer.telemetry.wire.protobuf"]):
     import numpy as np
 
-    from healer.adapters.remote_read import stretches_of
-    from healer.telemetry.chunk_frames import FrameReader
-    from healer.telemetry.protobuf import Malformed
-    from healer.telemetry.xor_chunks import MalformedChunk, decode
+    from healer.adapters.prometheus.remote_read import stretches_of
+    from healer.telemetry.wire.chunk_frames import FrameReader
+    from healer.telemetry.wire.protobuf import Malformed
+    from healer.telemetry.wire.xor_chunks import MalformedChunk, decode
 
 from tests.chunk_samples import BadBits, encoded, framed, plainly_decoded, written
 

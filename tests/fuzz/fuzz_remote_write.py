@@ -15,8 +15,8 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["healer.telemetry", "healer.adapters.remote_write"]):
-    from healer.adapters.remote_write import RemoteWrite
+with atheris.instrument_imports(include=["healer.telemetry", "healer.adapters.push.remote_write"]):
+    from healer.adapters.push.remote_write import RemoteWrite
     from tests.both_readings import check_agreement
 
 from tests import prompb

@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from healer.adapters.journal.sql import SqlJournal
 from healer.adapters.simulated_cluster import Verb
-from healer.adapters.sql import SqlJournal
 from healer.domain.approval import ApprovalState
 from healer.domain.incident import IncidentState
 from healer.domain.run import EffectState, RunState

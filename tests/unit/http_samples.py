@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 from starlette.types import ASGIApp
 
-from healer.adapters.sql import SqlJournal
+from healer.adapters.journal.sql import SqlJournal
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, Evidence, FailureMode, Finding, Findings, Health, Judgement

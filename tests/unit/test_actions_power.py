@@ -21,8 +21,8 @@ from healer.domain.run import Done, EffectRecord, EffectState, Failed, Outcome, 
 from healer.errors import NotFound, Rejected, Unavailable
 from healer.sim.faults import Fault, FaultKind
 from healer.sim.fleet import SimulatedFleet
+from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
-from healer.telemetry.window import Window
 from tests.journal_samples import NOW, Notes, plan_of, run_of
 from tests.readings import reading_of
 from tests.virtual_site import FleetPower, FleetTelemetry, HandClock

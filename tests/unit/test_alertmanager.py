@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from healer.adapters.alertmanager import AlertmanagerWebhook, parse
+from healer.adapters.push.alertmanager import AlertmanagerWebhook, parse
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, FailureMode, Findings, Health
 from healer.domain.frame import Frame, Presence

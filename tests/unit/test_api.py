@@ -17,9 +17,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 
-from healer.adapters.http_server import HttpServer
-from healer.adapters.slack import SlackInteractions
-from healer.adapters.sql import SqlJournal
+from healer.adapters.http.server import HttpServer
+from healer.adapters.journal.sql import SqlJournal
+from healer.adapters.slack.channel import SlackInteractions
 from healer.config import HttpSettings
 from healer.domain.approval import ApprovalState
 from healer.domain.finding import Health

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from healer.domain.signal import Signal
-from healer.telemetry.catalogue import COUNTERS, MEANINGS, SPELLINGS, Kind, Vendor, spelled
-from healer.telemetry.spelling import COUNT, LARGE, READING, SECONDS, Combine, Listing, convert
+from healer.telemetry.catalogue.signals import COUNTERS, MEANINGS, SPELLINGS, Kind, Vendor, spelled
+from healer.telemetry.catalogue.spelling import COUNT, LARGE, READING, SECONDS, Combine, Listing, convert
 
 _EVERY_FLOAT = st.floats(allow_nan=True, allow_infinity=True, width=64)
 _MIB = 1024.0 * 1024.0

@@ -17,8 +17,8 @@ import click
 import pytest
 
 from healer import __version__
-from healer.adapters.http_server import HttpServer
-from healer.adapters.sql import SqlJournal
+from healer.adapters.http.server import HttpServer
+from healer.adapters.journal.sql import SqlJournal
 from healer.cli import cli, main
 from healer.config import HttpSettings
 from healer.runtime.snapshot import Board

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from healer.adapters.sql import SqlJournal
+from healer.adapters.journal.sql import SqlJournal
 from healer.config import HttpSettings
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.component import ComponentKind

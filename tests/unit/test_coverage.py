@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from healer.domain.signal import Signal
-from healer.telemetry.catalogue import SPELLINGS, Vendor
+from healer.telemetry.catalogue.signals import SPELLINGS, Vendor
 from healer.telemetry.coverage import change, gaps, told
 
 READS = {"ecc": (Signal.ECC_DBE_VOLATILE, Signal.XID), "remap": (Signal.ROW_REMAP_PENDING,)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from healer.adapters.sql import SqlJournal
+from healer.adapters.journal.sql import SqlJournal
 from healer.domain.approval import ApprovalState, Person
 from healer.errors import Conflict, NotFound, NotPermitted
 from healer.policy.approval import Ground

@@ -21,7 +21,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from healer.adapters.discovery import (
+from healer.adapters.scrape.discovery import (
     Discovery,
     FileTargets,
     Found,
@@ -31,7 +31,7 @@ from healer.adapters.discovery import (
     TargetSource,
     target_at,
 )
-from healer.adapters.discovery_dns import DnsTargets, Record
+from healer.adapters.scrape.dns import DnsTargets, Record
 from healer.errors import Rejected, Unavailable
 from tests.canned_http import Canned, canned_server
 

@@ -12,8 +12,8 @@ import pytest
 
 from healer.actions.base import Action, Ledger, NotNow, Proposal, Verbs, World
 from healer.actions.node import Cordon, Drain
+from healer.adapters.journal.sql import SqlJournal
 from healer.adapters.simulated_cluster import SimulatedCluster, Verb
-from healer.adapters.sql import SqlJournal
 from healer.domain.component import Component
 from healer.domain.plan import Effect, PlannedStep
 from healer.domain.playbook import OnFailure

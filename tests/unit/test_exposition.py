@@ -16,11 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from healer.domain.frame import Frame
 from healer.domain.reading import Reading
 from healer.domain.signal import Signal
-from healer.telemetry.exposition import LOOKBACK, Exposition, Page, Pages, attached
+from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
-from healer.telemetry.series import Head
-from healer.telemetry.text_format import parse_line
-from healer.telemetry.window import Window
+from healer.telemetry.wire.exposition import LOOKBACK, Exposition, Page, Pages, attached
+from healer.telemetry.wire.series import Head
+from healer.telemetry.wire.text_format import parse_line
 from tests.fuzz.fuzz_exposition import NEXT_PAGE, one_input, seeds
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

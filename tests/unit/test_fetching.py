@@ -16,9 +16,9 @@ from typing import TypeAlias
 
 import pytest
 
-from healer.adapters import exchange
-from healer.adapters.exchange import Question
-from healer.adapters.fetching import Fetcher
+from healer.adapters.http import exchange
+from healer.adapters.http.exchange import Question
+from healer.adapters.http.fetching import Fetcher
 from healer.errors import Unavailable
 
 BODY = b"m 1\n" * 1000
@@ -395,7 +395,7 @@ def test_all_together_end_in_time_and_who_was_not_asked_is_told_so() -> None:
 
 
 def test_the_time_that_the_caller_takes_is_not_the_servers(fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("healer.adapters.fetching._FRESH", 1)  # one after the other
+    monkeypatch.setattr("healer.adapters.http.fetching._FRESH", 1)  # one after the other
     fetcher.timeout_s = SHORT_S
     with serving(always(whole(BODY))) as server:
         answers = 0
@@ -415,7 +415,7 @@ def test_who_stops_listening_leaves_nothing_open(fetcher: Fetcher) -> None:
 
 
 def test_more_than_there_are_descriptors_for_is_asked_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("healer.adapters.fetching._descriptors", lambda _questions: 16)
+    monkeypatch.setattr("healer.adapters.http.fetching._descriptors", lambda _questions: 16)
     with (
         closing(Fetcher(timeout_s=PLENTY_S, limit_bytes=1 << 20)) as fetcher,
         serving(always(whole(BODY))) as server,

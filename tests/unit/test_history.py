@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healer.adapters.history import PrometheusHistory
+from healer.adapters.prometheus.history import PrometheusHistory
 from healer.errors import Rejected, Unavailable
 from healer.telemetry.history import PLAIN_NAN_BITS, Progress, Stretch, stretch_of
-from healer.telemetry.series import STALE_BITS
+from healer.telemetry.wire.series import STALE_BITS
 from tests.canned_stream import Asked, Streamed, StreamServer, stream_server
 from tests.chunk_samples import Sample, bits_of, samples_of
 

@@ -6,7 +6,7 @@ import pytest
 
 from healer.domain.component import Component, ComponentKind
 from healer.domain.topology import NOWHERE, Place
-from healer.telemetry.catalogue import SPELLINGS, Vendor
+from healer.telemetry.catalogue.signals import SPELLINGS, Vendor
 from healer.telemetry.identity import (
     TopologyRules,
     gpu_of,
@@ -18,7 +18,7 @@ from healer.telemetry.identity import (
     target_of,
     vendor_of,
 )
-from healer.telemetry.series import LabelSets
+from healer.telemetry.wire.series import LabelSets
 
 RULES = TopologyRules()
 H100 = "GPU-11111111-2222-3333-4444-555555555555"

@@ -20,9 +20,9 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Message
 
-from healer.adapters.alertmanager import AlertmanagerWebhook
-from healer.adapters.http_server import HttpServer
-from healer.adapters.sql import SqlJournal
+from healer.adapters.http.server import HttpServer
+from healer.adapters.journal.sql import SqlJournal
+from healer.adapters.push.alertmanager import AlertmanagerWebhook
 from healer.config import HttpSettings
 from healer.runtime.snapshot import Board
 from healer.runtime.web.api import build_app

@@ -11,8 +11,8 @@ import pytest
 from healer.domain.reading import Labels
 from healer.domain.topology import NOWHERE, Place, Topology
 from healer.errors import Unavailable
-from healer.telemetry.kube import NodeLabels, is_above_jobs, is_gpu
-from healer.telemetry.kube_state import METRICS, topology_of
+from healer.telemetry.places.kube import NodeLabels, is_above_jobs, is_gpu
+from healer.telemetry.places.kube_state import METRICS, topology_of
 from tests.readings import reading_of
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from healer.adapters.kubernetes import KubernetesCluster
+from healer.adapters.kubernetes.cluster import KubernetesCluster
 from healer.domain.fleet import Disposition, Workload
 from healer.errors import Conflict, InvalidDocument, Unavailable
 from healer.ports import EvictionAnswer

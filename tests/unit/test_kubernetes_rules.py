@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from healer.adapters import kubernetes_rules as rules
-from healer.adapters.kubernetes_objects import (
+from healer.adapters.kubernetes import rules
+from healer.adapters.kubernetes.objects import (
     Budget,
     NodeList,
     NodeObject,

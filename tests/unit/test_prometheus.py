@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from healer.adapters.prometheus import PrometheusSource
+from healer.adapters.prometheus.source import PrometheusSource
 from healer.domain.reading import Column, Reading
 from healer.domain.signal import Signal
 from healer.errors import Rejected, Unavailable
+from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
-from healer.telemetry.window import Window
 from tests.canned_http import Asked, Canned, CannedServer, canned_server
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

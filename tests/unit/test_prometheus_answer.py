@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healer.adapters.prometheus_answer import NotAnAnswer, OtherKind, Sample, SeriesReader
-from healer.adapters.prometheus_series import SeriesBook
-from healer.adapters.prometheus_tables import Instants, OneInstant, SeveralInstants, Table
+from healer.adapters.prometheus.answer import NotAnAnswer, OtherKind, Sample, SeriesReader
+from healer.adapters.prometheus.series import SeriesBook
+from healer.adapters.prometheus.tables import Instants, OneInstant, SeveralInstants, Table
 from tests.fuzz.fuzz_json import one_input, seeds, understand
 
 _INSTANTS = Instants(start_ms=10_000, step_ms=500, count=4)

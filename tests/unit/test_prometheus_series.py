@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from healer.adapters.prometheus_answer import NotAnAnswer, Sample
-from healer.adapters.prometheus_series import Known, SeriesBook
+from healer.adapters.prometheus.answer import NotAnAnswer, Sample
+from healer.adapters.prometheus.series import Known, SeriesBook
 
 TEMPERATURE, POWER = "DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_POWER_USAGE"
 _Labels = Mapping[str, str]

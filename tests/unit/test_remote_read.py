@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healer.adapters.bounded_stream import StreamingServer
-from healer.adapters.remote_read import RemoteRead, stretches_of
+from healer.adapters.http.stream import StreamingServer
+from healer.adapters.prometheus.remote_read import RemoteRead, stretches_of
 from healer.errors import Rejected, Unavailable
-from healer.telemetry.chunk_frames import FrameReader
 from healer.telemetry.history import Stretch
-from healer.telemetry.protobuf import Malformed, fields
-from healer.telemetry.xor_chunks import MalformedChunk
+from healer.telemetry.wire.chunk_frames import FrameReader
+from healer.telemetry.wire.protobuf import Malformed, fields
+from healer.telemetry.wire.xor_chunks import MalformedChunk
 from tests.canned_stream import Streamed, StreamServer, stream_server
 from tests.chunk_samples import (
     FLOAT_HISTOGRAM,

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from healer.adapters.remote_write import RemoteWrite, WriteAnswer
+from healer.adapters.push.remote_write import RemoteWrite, WriteAnswer
 from healer.domain.reading import Reading
 from healer.domain.signal import Signal
 from healer.errors import Unavailable
+from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
-from healer.telemetry.window import Window
 from tests import prompb
 from tests.prompb import Series, field
 

@@ -14,9 +14,9 @@ from healer.domain.frame import Frame
 from healer.domain.reading import Labels
 from healer.domain.signal import Signal
 from healer.domain.topology import Place, Topology
+from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
-from healer.telemetry.series import LabelSets
-from healer.telemetry.window import Window
+from healer.telemetry.wire.series import LabelSets
 from tests.readings import reading_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from healer.adapters.scrape import ScrapeSource
+from healer.adapters.scrape.source import ScrapeSource
 from healer.domain.reading import Reading
 from healer.errors import Unavailable
 from tests.canned_http import Asked, Canned, CannedServer, canned_server
@@ -210,7 +210,7 @@ def test_hanging_targets_hold_up_the_read_no_longer_than_the_timeout(web: Canned
 def test_who_did_not_answer_last_time_is_asked_after_all_others(
     web: CannedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("healer.adapters.fetching._FRESH", 1)  # one after the other
+    monkeypatch.setattr("healer.adapters.http.fetching._FRESH", 1)  # one after the other
     names = [f"n{i}" for i in range(10)]
     exporters = Exporters(web, {name: Canned(GPU_LINE) for name in names} | {"n0": Canned(status=500)})
     with closing(ScrapeSource(discovery=exporters.discovery)) as source:

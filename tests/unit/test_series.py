@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healer.domain.reading import Reading
-from healer.telemetry.numbers import UNKNOWN, Numbers
-from healer.telemetry.series import NO_ROOM, NOT_WANTED, STALE_BITS, Head, LabelSets
+from healer.telemetry.wire.numbers import UNKNOWN, Numbers
+from healer.telemetry.wire.series import NO_ROOM, NOT_WANTED, STALE_BITS, Head, LabelSets
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 TEMPERATURE, POWER = "DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_POWER_USAGE"

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from healer.adapters.http_server import HttpServer
+from healer.adapters.http.server import HttpServer
 from healer.errors import NotFound, Unavailable
 from healer.sim.slack import LocalSlack
 from healer.sim.slack_clicks import post_raw

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from healer.telemetry.spelling import Combine, combined, label_of
+from healer.telemetry.catalogue.spelling import Combine, combined, label_of
 
 _Row = tuple[int, int, float, float]  # GPU, part, time, value
 

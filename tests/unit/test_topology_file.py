@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from healer.adapters.topology_file import TopologyFile, read_places
+from healer.adapters.topology.file import TopologyFile, read_places
 from healer.domain.topology import Place
 from healer.errors import InvalidDocument
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from healer.adapters.prometheus_api import PrometheusApi
-from healer.adapters.topology_kube_state import KubeStateTopology
+from healer.adapters.prometheus.api import PrometheusApi
+from healer.adapters.topology.kube_state import KubeStateTopology
 from healer.domain.topology import Place
 from healer.errors import Unavailable
 from tests.canned_http import Asked, Canned, canned_server

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from healer.adapters.kubernetes_client import KubernetesClient
-from healer.adapters.topology_kubernetes import KubernetesTopology
+from healer.adapters.kubernetes.client import KubernetesClient
+from healer.adapters.kubernetes.topology import KubernetesTopology
 from healer.domain.topology import Place
 from healer.errors import Rejected, Unavailable
-from healer.telemetry.kube import NodeLabels
+from healer.telemetry.places.kube import NodeLabels
 from tests.canned_http import Asked, Canned, canned_server
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

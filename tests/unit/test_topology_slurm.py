@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from healer.adapters.slurm_objects import Gres, SlurmJob, SlurmJobs, SlurmNode, SlurmNodes, gres_in
-from healer.adapters.slurm_programs import SlurmPrograms
-from healer.adapters.topology_slurm import SlurmTopology, switches_in, topology_of
+from healer.adapters.slurm.objects import Gres, SlurmJob, SlurmJobs, SlurmNode, SlurmNodes, gres_in
+from healer.adapters.slurm.programs import SlurmPrograms
+from healer.adapters.slurm.topology import SlurmTopology, switches_in, topology_of
 from healer.domain.topology import Place, Topology
 from healer.errors import Unavailable
-from healer.telemetry.slurm import NodeWords
+from healer.telemetry.places.slurm import NodeWords
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 WORDS = NodeWords()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from healer.adapters.topology_sources import BackgroundTopology, LayeredTopology
+from healer.adapters.topology.layers import BackgroundTopology, LayeredTopology
 from healer.domain.topology import Place, Topology
 from healer.errors import Unavailable
 

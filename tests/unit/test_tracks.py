@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from healer.domain.frame import Floats
 from healer.domain.signal import Signal
-from healer.telemetry.tracks import Tracks
+from healer.telemetry.frames.tracks import Tracks
 
 SIGNALS = (Signal.POWER, Signal.GPU_TEMPERATURE, Signal.XID)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from healer.domain.component import Component, ComponentKind
 from healer.domain.reading import Reading
 from healer.domain.signal import Signal
+from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
-from healer.telemetry.window import Window
 from tests.readings import reading_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

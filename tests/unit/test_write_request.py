@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from healer.telemetry.protobuf import Malformed, TooMuch
-from healer.telemetry.write_request import MOST_LABEL_BYTES, MOST_LABELS, MOST_SERIES, InvalidSeries, NotPlain
+from healer.telemetry.wire.protobuf import Malformed, TooMuch
+from healer.telemetry.wire.write_request import MOST_LABEL_BYTES, MOST_LABELS, MOST_SERIES, InvalidSeries, NotPlain
 from tests import prompb
 from tests.both_readings import check_agreement, decoded, expected, taken
 from tests.prompb import Series, field, varint

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from healer.telemetry.xor_chunks import MalformedChunk, decode, sample_counts
+from healer.telemetry.wire.xor_chunks import MalformedChunk, decode, sample_counts
 from tests.chunk_samples import BadBits, Sample, bits_of, encoded, plainly_decoded
 
 START = 1_772_323_200_000

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from healer.adapters.alertmanager import AlertmanagerWebhook
-from healer.adapters.slack import Click, SlackInteractions, parse_interaction, reply
+from healer.adapters.push.alertmanager import AlertmanagerWebhook
+from healer.adapters.slack.channel import Click, SlackInteractions, parse_interaction, reply
 from healer.config import HttpSettings
 from healer.errors import HealerError, NotFound, NotPermitted
 from healer.policy.approval import Ground

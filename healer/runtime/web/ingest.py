@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from healer.adapters.alertmanager import AlertmanagerWebhook
+from healer.adapters.push.alertmanager import AlertmanagerWebhook
 from healer.errors import NotFound
 from healer.runtime.web.openapi import Extra
 from healer.runtime.web.site import Endpoint, Site, announced_length, error_answer, json_answer, read_body

@@ -1,0 +1,391 @@
+"""The journal in SQL: SQLite (one process, WAL) or PostgreSQL. Every write is fenced by the leader's epoch."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import alembic.command
+import alembic.config
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from healer.adapters.journal import tables as schema
+from healer.domain.approval import Approval, ApprovalState, Person
+from healer.domain.incident import Incident
+from healer.domain.run import EffectRecord, Run
+from healer.errors import Conflict, Fenced, NotFound, Unavailable
+from healer.policy.audit_chain import GENESIS, audit_digest
+from healer.ports import AuditEntry, Counts, Transaction
+
+_T = TypeVar("_T")
+
+
+class SqlJournal:
+    """Implements `healer.ports.Journal`. Until `lead` has succeeded it can only be read."""
+
+    def __init__(self, url: str) -> None:
+        """Open the database and bring its tables to this release. Raises Unavailable."""
+        self._url = url
+        self._epoch: int | None = None
+        self._lock_file: IO[str] | None = None
+        try:
+            self._engine = _engine(url)
+            with self._engine.begin() as connection:
+                _migrate(connection)
+        except (sa.exc.SQLAlchemyError, ModuleNotFoundError, OSError) as error:
+            raise self._unavailable(error) from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+        if self._lock_file is not None:
+            self._lock_file.close()
+
+    # Leadership
+
+    def lead(self, holder: str, now: datetime, ttl: timedelta) -> int:
+        alone = self._lock_sqlite_file()
+        with self._connection() as connection:
+            row = connection.execute(sa.select(schema.leader).with_for_update()).one_or_none()
+            if row is None:
+                epoch = 1
+                connection.execute(schema.leader.insert().values(id=1, holder=holder, epoch=epoch, seen_at=now))
+            elif self._epoch not in {None, row.epoch}:
+                # Whoever leads now, or led last: what this process knows is older than what the journal holds.
+                raise Fenced(f"this process led in epoch {self._epoch}, the journal is in epoch {row.epoch}")
+            elif self._epoch == row.epoch or row.holder == holder or alone or _utc(row.seen_at) + ttl < now:
+                # A namesake is another process (a container's is always 1): it gets an epoch of its own.
+                epoch = row.epoch if self._epoch == row.epoch else row.epoch + 1
+                connection.execute(schema.leader.update().values(holder=holder, epoch=epoch, seen_at=now))
+            else:
+                raise Conflict(
+                    "journal", f"{row.holder} leads since epoch {row.epoch} and was seen at {_utc(row.seen_at)}"
+                )
+        self._epoch = epoch
+        return epoch
+
+    def _lock_sqlite_file(self) -> bool:
+        """For SQLite: hold the file's lock for the life of the process, which also outlives no crash.
+
+        Returns whether that lock proves that no other process leads. Raises Conflict if another one holds it.
+        """
+        match = re.fullmatch(r"sqlite(?:\+\w+)?:///(.+)", self._url)
+        if match is None or match.group(1) == ":memory:":
+            return match is not None
+        if self._lock_file is not None:
+            return True
+        path = Path(f"{match.group(1)}.lock")
+        lock_file = path.open("w")
+        try:
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock_file.close()
+            raise Conflict("journal", f"another healer is running on {match.group(1)}; stop it first") from error
+        self._lock_file = lock_file
+        return True
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        with self._connection() as connection:
+            self._fence(connection)
+            yield _SqlTransaction(connection)
+
+    def _fence(self, connection: Connection) -> None:
+        # The row lock (PostgreSQL) or the immediate transaction (SQLite) keeps the epoch as it is until the commit.
+        epoch = connection.execute(sa.select(schema.leader.c.epoch).with_for_update()).scalar_one_or_none()
+        if self._epoch is None or epoch != self._epoch:
+            raise Fenced(f"this process leads in epoch {self._epoch}, the journal is in epoch {epoch}")
+
+    # Reads
+
+    def incidents(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Incident, ...]:
+        query = sa.select(schema.incidents.c.document).order_by(schema.incidents.c.opened_at.desc())
+        return self._documents(query, schema.incidents, Incident, open_only=open_only, limit=limit)
+
+    def incident(self, incident_id: str) -> Incident:
+        return self._document(schema.incidents, incident_id, Incident)
+
+    def approvals(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Approval, ...]:
+        query = sa.select(schema.approvals.c.document).order_by(schema.approvals.c.asked_at.desc())
+        return self._documents(query, schema.approvals, Approval, open_only=open_only, limit=limit)
+
+    def approval(self, approval_id: str) -> Approval:
+        return self._document(schema.approvals, approval_id, Approval)
+
+    def runs(self, *, active_only: bool = False, limit: int = 1000) -> tuple[Run, ...]:
+        table = schema.runs
+        query = sa.select(table.c.document, table.c.cancelled_by).order_by(table.c.started_at.desc()).limit(limit)
+        if active_only:
+            query = query.where(table.c.live)
+        with self._connection(read_only=True) as connection:
+            return tuple(_run(row.document, row.cancelled_by) for row in connection.execute(query))
+
+    def run(self, run_id: str) -> Run:
+        table = schema.runs
+        query = sa.select(table.c.document, table.c.cancelled_by).where(table.c.id == run_id)
+        with self._connection(read_only=True) as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise NotFound("run", f"there is no run {run_id}")
+        return _run(row.document, row.cancelled_by)
+
+    def effects(self, run_id: str) -> tuple[EffectRecord, ...]:
+        table = schema.effects
+        query = sa.select(table.c.document).where(table.c.run_id == run_id).order_by(table.c.number)
+        with self._connection(read_only=True) as connection:
+            return tuple(_decoded(row.document, EffectRecord) for row in connection.execute(query))
+
+    def leases(self) -> Mapping[str, str]:
+        with self._connection(read_only=True) as connection:
+            return {row.resource: row.run_id for row in connection.execute(sa.select(schema.leases))}
+
+    def counts(self) -> Counts:
+        with self._connection(read_only=True) as connection:
+            incidents, runs = (
+                {str(row.state): int(row.number) for row in connection.execute(_count_by_state(table))}
+                for table in (schema.incidents, schema.runs)
+            )
+        return Counts(incidents, runs)
+
+    def audit_log(self, *, after: int = 0, limit: int = 1000) -> tuple[AuditEntry, ...]:
+        table = schema.audit
+        query = sa.select(table).where(table.c.number > after).order_by(table.c.number).limit(limit)
+        with self._connection(read_only=True) as connection:
+            return tuple(_audit_entry(row) for row in connection.execute(query))
+
+    # A person's words
+
+    def decide(self, approval_id: str, person: Person, now: datetime, *, approve: bool, reason: str) -> Approval:
+        with self._connection() as connection:
+            self._fence(connection)
+            write = _SqlTransaction(connection)
+            approval = write.locked_approval(approval_id)
+            if approval.state is not ApprovalState.PENDING:
+                by = f" by {approval.decided_by}" if approval.decided_by else ""
+                raise Conflict("approval", f"{approval_id} is already {approval.state}{by}")
+            if now >= approval.expires_at:
+                raise Conflict("approval", f"{approval_id} expired at {approval.expires_at:%Y-%m-%dT%H:%M:%SZ}")
+            state = ApprovalState.APPROVED if approve else ApprovalState.DENIED
+            decided = replace(approval, state=state, decided_at=now, decided_by=person, reason=reason)
+            write.save_approval(decided)
+            write.audit(
+                now, person.id, f"approval.{state}", approval_id, reason=reason, detail={"digest": approval.digest}
+            )
+        return decided
+
+    def request_cancel(self, run_id: str, person: Person, now: datetime, reason: str) -> Run:
+        words = f"{person}: {reason}"
+        with self._connection() as connection:
+            self._fence(connection)
+            run = self.run(run_id)
+            if run.state.ended:
+                raise Conflict("run", f"{run_id} has ended: {run.state}")
+            # A column of its own, so that the executor, which writes the document, cannot overwrite the request.
+            connection.execute(schema.runs.update().where(schema.runs.c.id == run_id).values(cancelled_by=words[:255]))
+            _SqlTransaction(connection).audit(now, person.id, "run.cancel", run_id, reason=reason)
+        return replace(run, cancelled_by=words[:255])
+
+    # How it is done
+
+    @contextmanager
+    def _connection(self, *, read_only: bool = False) -> Iterator[Connection]:
+        try:
+            if read_only:
+                with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                    yield connection
+            else:
+                with self._engine.begin() as connection:
+                    yield connection
+        except sa.exc.SQLAlchemyError as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> Unavailable:
+        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+        shown = sa.engine.make_url(self._url).render_as_string(hide_password=True)
+        return Unavailable("journal", f"{shown}: {cause}; see state.url")
+
+    def _documents(
+        self, query: sa.Select[Any], table: sa.Table, kind: type[_T], *, open_only: bool, limit: int
+    ) -> tuple[_T, ...]:
+        query = query.where(table.c.live) if open_only else query
+        with self._connection(read_only=True) as connection:
+            return tuple(_decoded(row.document, kind) for row in connection.execute(query.limit(limit)))
+
+    def _document(self, table: sa.Table, key: str, kind: type[_T]) -> _T:
+        with self._connection(read_only=True) as connection:
+            query = sa.select(table.c.document).where(table.c.id == key)
+            document = connection.execute(query).scalar_one_or_none()
+        if document is None:
+            raise NotFound(kind.__name__.lower(), f"there is no {kind.__name__.lower()} {key}")
+        return _decoded(document, kind)
+
+
+class _SqlTransaction:
+    """Implements `healer.ports.Transaction` on one open connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def save_incident(self, incident: Incident) -> None:
+        live = not incident.state.ended or incident.persists
+        values = {
+            "live": live,
+            "state": str(incident.state),
+            "opened_at": incident.opened_at,
+            "document": _encoded(incident),
+        }
+        self._save(schema.incidents, incident.id, values)
+
+    def add_approval(self, approval: Approval) -> None:
+        self.save_approval(approval)
+
+    def change_approval(self, approval_id: str, change: Callable[[Approval], Approval]) -> Approval:
+        changed = change(self.locked_approval(approval_id))
+        self.save_approval(changed)
+        return changed
+
+    def locked_approval(self, approval_id: str) -> Approval:
+        query = sa.select(schema.approvals.c.document).where(schema.approvals.c.id == approval_id).with_for_update()
+        document = self._connection.execute(query).scalar_one_or_none()
+        if document is None:
+            raise NotFound("approval", f"there is no approval {approval_id}")
+        return _decoded(document, Approval)
+
+    def save_approval(self, approval: Approval) -> None:
+        live = approval.state is ApprovalState.PENDING or not approval.closed
+        self._save(
+            schema.approvals,
+            approval.id,
+            {
+                "incident_id": approval.incident_id,
+                "live": live,
+                "asked_at": approval.asked_at,
+                "document": _encoded(approval),
+            },
+        )
+
+    def add_run(self, run: Run, leases: Sequence[str]) -> None:
+        taken = self._connection.execute(sa.select(schema.leases).where(schema.leases.c.resource.in_(leases))).first()
+        if taken is not None:
+            raise Conflict("lease", f"{taken.resource} is held by {taken.run_id}")
+        self.save_run(run)
+        for resource in leases:
+            self._connection.execute(schema.leases.insert().values(resource=resource, run_id=run.id))
+
+    def save_run(self, run: Run) -> None:
+        values = {
+            "incident_id": run.incident_id,
+            "live": not run.state.ended,
+            "state": str(run.state),
+            "started_at": run.started_at,
+            "document": _encoded(run),
+        }
+        self._save(schema.runs, run.id, values)
+        if run.state.ended:
+            self._connection.execute(schema.leases.delete().where(schema.leases.c.run_id == run.id))
+
+    def save_effect(self, effect: EffectRecord) -> None:
+        table = schema.effects
+        document = _encoded(effect)
+        same = (table.c.run_id == effect.run_id) & (table.c.step_id == effect.step_id) & (table.c.key == effect.key)
+        if self._connection.execute(table.update().where(same).values(document=document)).rowcount == 0:
+            self._connection.execute(
+                table.insert().values(run_id=effect.run_id, step_id=effect.step_id, key=effect.key, document=document)
+            )
+
+    def audit(
+        self,
+        at: datetime,
+        actor: str,
+        action: str,
+        subject: str,
+        *,
+        reason: str = "",
+        detail: Mapping[str, object] | None = None,
+    ) -> None:
+        table = schema.audit
+        last = self._connection.execute(
+            sa.select(table.c.number, table.c.digest).order_by(table.c.number.desc()).limit(1)
+        ).one_or_none()
+        number, previous = (1, GENESIS) if last is None else (last.number + 1, last.digest)
+        text = json.dumps(detail or {}, sort_keys=True, default=str)
+        digest = audit_digest(number, at, actor, action, subject, reason, text, previous)
+        self._connection.execute(
+            table.insert().values(
+                number=number,
+                at=at.astimezone(UTC),  # SQLite drops the zone
+                actor=actor,
+                action=action,
+                subject=subject,
+                reason=reason,
+                detail=text,
+                previous=previous,
+                digest=digest,
+            )
+        )
+
+    def _save(self, table: sa.Table, key: str, values: dict[str, object]) -> None:
+        if self._connection.execute(table.update().where(table.c.id == key).values(values)).rowcount == 0:
+            self._connection.execute(table.insert().values(id=key, **values))
+
+
+def _count_by_state(table: sa.Table) -> sa.Select[Any]:
+    return sa.select(table.c.state, sa.func.count().label("number")).group_by(table.c.state)
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return sa.create_engine(url, pool_pre_ping=True)
+    engine = sa.create_engine(url, connect_args={"timeout": 30, "isolation_level": None})
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        # FULL: an intent that was written must survive a power cut, or the effect after it could happen twice.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # Take the write lock at once: upgrading a read lock later fails under contention instead of waiting.
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _migrate(connection: Connection) -> None:
+    configuration = alembic.config.Config(attributes={"connection": connection})
+    configuration.set_main_option("script_location", "healer.adapters:journal.migrations")
+    configuration.set_main_option("path_separator", "os")
+    alembic.command.upgrade(configuration, "head")
+
+
+def _encoded(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _decoded(document: str, kind: type[_T]) -> _T:
+    return msgspec.json.decode(document, type=kind)
+
+
+def _run(document: str, cancelled_by: str) -> Run:
+    return replace(_decoded(document, Run), cancelled_by=cancelled_by)
+
+
+def _audit_entry(row: Any) -> AuditEntry:
+    return AuditEntry(
+        row.number, _utc(row.at), row.actor, row.action, row.subject, row.reason, row.detail, row.previous, row.digest
+    )
+
+
+def _utc(moment: datetime) -> datetime:
+    """SQLite forgets the zone; everything was written in UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,0 +1,1 @@
+"""What comes by itself: Prometheus remote write, and Alertmanager's webhook."""

@@ -1,0 +1,1 @@
+"""Exporters read directly, and who tells where they are."""

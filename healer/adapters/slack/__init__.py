@@ -1,0 +1,1 @@
+"""Slack: the channel that questions are put to."""

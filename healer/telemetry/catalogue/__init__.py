@@ -1,0 +1,1 @@
+"""Every signal, what it means, and how exporters spell it."""

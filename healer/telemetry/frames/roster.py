@@ -1,0 +1,195 @@
+"""Roster: who the rows of a frame are. Resolves each label set once, and notices when a GPU's labels change.
+
+A row is one GPU or MIG instance for as long as it is known. What its labels say may change with every reading: pods
+come and go, an exporter is replaced, a node moves. Only the rows whose label sets differ from the last reading are
+looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from healer.domain.component import Component
+from healer.domain.frame import Bools, Floats, GpuAxis, Ints
+from healer.domain.reading import Labels
+from healer.domain.topology import NOWHERE, Place, Topology, spoken_as
+from healer.telemetry.catalogue.spelling import label_of
+from healer.telemetry.identity import TopologyRules, gpu_of, is_of_another_part, model_of, place_of, pod_of, target_of
+
+NO_GPU = -1  # in place of a row: the label set names none, and should
+_ELSEWHERE = -2  # it is about a switch or a processor, and no GPU's
+
+
+class Roster:
+    """Attributes:
+    row_of: (n_label_sets,) the row of each label set of the newest reading, negative where it names no GPU.
+    """
+
+    def __init__(self, rules: TopologyRules) -> None:
+        self.row_of: Ints = np.empty(0, dtype=np.int64)
+        self._rules = rules
+        self._sets: Sequence[Labels] = ()
+        self._present: Bools = np.empty(0, dtype=np.bool_)
+        self._rows: dict[str, int] = {}
+        self._components: list[Component] = []
+        self._models: list[str] = []
+        self._targets: list[str] = []
+        self._peers: list[int] = []
+        self._exporters: list[int] = []
+        self._devices: list[int] = []
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._labels: dict[str, Ints] = {}
+        self._labelled: dict[str, Place] = {}
+        self._topology = self._spoken = Topology()
+        self._described = 0  # how many rows there were when the topology was looked at
+        self._axis: GpuAxis | None = None
+        self._places: Mapping[str, Place] | None = None
+
+    def __len__(self) -> int:
+        return len(self._components)
+
+    def meet(self, label_sets: Sequence[Labels]) -> None:
+        """Give a row to every GPU that the label sets name and that has none."""
+        if label_sets is not self._sets:
+            self._sets = label_sets
+            self.row_of, self._present = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_)
+            self._labels.clear()
+        known = len(self.row_of)
+        if known < len(label_sets):
+            met = [self._row(label_sets[number]) for number in range(known, len(label_sets))]
+            self.row_of = np.concatenate([self.row_of, np.array(met, dtype=np.int64)])
+            self._present = np.concatenate([self._present, np.zeros(len(met), dtype=np.bool_)])
+
+    def numbered(self, label: str) -> Ints:
+        """(n_label_sets,) a number for the value that each label set has for the label."""
+        known = self._labels.get(label, np.empty(0, dtype=np.int64))
+        if len(known) < len(self._sets):
+            values = (label_of(self._sets[number], label) for number in range(len(known), len(self._sets)))
+            met = [self._number(label, value or "") for value in values]
+            known = self._labels[label] = np.concatenate([known, np.array(met, dtype=np.int64)])
+        return known
+
+    def having(self, label: str, values: Iterable[str]) -> Bools:
+        """(n_label_sets,) whether the label has one of the values."""
+        return np.isin(self.numbered(label), [self._number(label, value) for value in values])
+
+    def update(self, newest: Floats, topology: Topology) -> None:
+        """Bring the components up to date.
+
+        Args:
+            newest: (n_label_sets,) the time of the newest sample with each label set, -inf where there was none.
+        """
+        present = newest > -np.inf
+        changed = self.row_of[(present != self._present) & (self.row_of >= 0)]
+        if topology is not self._topology or len(self) != self._described:
+            # Its nodes are named as the telemetry names them, which takes all the names.
+            names = {component.node for component in self._components if component.node is not None}
+            spoken = spoken_as(topology, names)
+            if spoken != self._spoken:
+                changed = np.arange(len(self))
+            self._topology, self._spoken, self._places = topology, spoken, None
+            self._described = len(self)
+        self._present = present
+        if not len(changed):
+            return
+        wanted = np.zeros(len(self), dtype=np.bool_)
+        wanted[changed] = True
+        numbers = np.flatnonzero(present & (self.row_of >= 0))
+        numbers = numbers[wanted[self.row_of[numbers]]]
+        # By row; of one row's label sets the newest first.
+        numbers = numbers[np.lexsort((-newest[numbers], self.row_of[numbers]))]
+        for row, group in _grouped(self.row_of[numbers].tolist(), numbers.tolist()):
+            self._describe(row, [self._sets[number] for number in group])
+        self._axis = None
+
+    def axis(self) -> GpuAxis:
+        if self._axis is None:
+            self._axis = GpuAxis(
+                components=tuple(self._components),
+                models=tuple(self._models),
+                rows=dict(self._rows),
+                targets=tuple(self._targets),
+                peers=np.array(self._peers, dtype=np.int64),
+                exporters=np.array(self._exporters, dtype=np.int64),
+                devices=np.array(self._devices, dtype=np.int64),
+            )
+        return self._axis
+
+    def places(self) -> Mapping[str, Place]:
+        """By node; what the configured source says stands before what labels say."""
+        if self._places is None:
+            nodes = {**self._labelled, **self._spoken.places}
+            self._places = {node: self._place(node) for node in nodes}
+        return self._places
+
+    def keep(self, rows: Ints) -> None:
+        """Only these rows, in this order."""
+        picked = rows.tolist()
+        for column in (self._components, self._models, self._targets, self._peers, self._exporters, self._devices):
+            column[:] = [column[row] for row in picked]
+        self._rows = {component.key: row for row, component in enumerate(self._components)}
+        nodes = {component.node for component in self._components}
+        self._labelled = {node: place for node, place in self._labelled.items() if node in nodes}
+        self._axis = self._places = None
+        self._sets = ()  # a label set whose row is gone gets a new one when it comes back
+
+    def _row(self, labels: Labels) -> int:
+        component = gpu_of(labels, self._rules)
+        if component is None:
+            return _ELSEWHERE if is_of_another_part(labels) else NO_GPU
+        row = self._rows.setdefault(component.key, len(self._components))
+        if row == len(self._components):
+            self._components.append(component)
+            self._models.append(model_of(labels))
+            self._targets.append("")
+            self._peers.append(self._number("model", ""))
+            self._exporters.append(self._number("target", ""))
+            self._devices.append(self._number("device", component.device))
+            self._axis = None
+        return row
+
+    def _describe(self, row: int, sets: Sequence[Labels]) -> None:
+        """Put together what the row's label sets say, newest first.
+
+        Labels come and go between the metrics of one GPU: what none of them says is kept, but for the job, which takes
+        its label along when it ends.
+        """
+        component = replace(self._components[row], job=None)
+        said = [found for labels in sets if (found := gpu_of(labels, self._rules)) is not None]
+        for name in ("rack", "node", "gpu", "job"):
+            value = next((text for one in said if (text := getattr(one, name))), None)
+            component = component if value is None else replace(component, **{name: value})
+        if component.node is not None:
+            self._locate(component.node, sets)
+            component = replace(component, rack=self._place(component.node).rack or component.rack)
+        pod = next((user for labels in sets if (user := pod_of(labels)) is not None), None)
+        self._components[row] = replace(component, job=self._spoken.job_of(component, pod))
+        self._models[row] = next((model for labels in sets if (model := model_of(labels))), self._models[row])
+        self._targets[row] = next((name for labels in sets if (name := target_of(labels))), "")
+        self._peers[row] = self._number("model", self._models[row])
+        self._exporters[row] = self._number("target", self._targets[row])
+
+    def _number(self, kind: str, name: str) -> int:
+        return self._numbers.setdefault((kind, name), len(self._numbers))
+
+    def _locate(self, node: str, sets: Sequence[Labels]) -> None:
+        place = self._labelled.get(node, NOWHERE)
+        for labels in reversed(sets):
+            place = place_of(labels, self._rules).or_else(place)
+        if place != self._labelled.get(node):
+            self._labelled[node], self._places = place, None
+
+    def _place(self, node: str) -> Place:
+        return self._spoken.place(node).or_else(self._labelled.get(node, NOWHERE))
+
+
+def _grouped(keys: Sequence[int], values: Sequence[int]) -> Iterable[tuple[int, list[int]]]:
+    """Runs of equal keys with their values."""
+    start = 0
+    for end in range(1, len(keys) + 1):
+        if end == len(keys) or keys[end] != keys[start]:
+            yield keys[start], list(values[start:end])
+            start = end

@@ -1,0 +1,1 @@
+"""What schedulers' words mean for topology: Kubernetes labels, kube-state-metrics, Slurm."""

@@ -1,0 +1,1 @@
+"""What comes over the wire, as numbers, and the store of newest samples that it fills."""
