@@ -15,11 +15,30 @@ from healer.domain.component import Component, ComponentKind
 
 
 class FailureMode(StrEnum):
-    """The stable key that selects a playbook. Modes that no detector finds yet are added with their detector."""
+    """The stable key that selects a playbook."""
 
     GPU_UNCORRECTABLE_ECC = "GpuUncorrectableEcc"
-    GPU_ANOMALY = "GpuAnomaly"
+    GPU_CORRECTABLE_ECC_STORM = "GpuCorrectableEccStorm"
+    GPU_ROW_REMAP_PENDING = "GpuRowRemapPending"
+    GPU_ROW_REMAP_FAILED = "GpuRowRemapFailed"
+    GPU_FELL_OFF_BUS = "GpuFellOffBus"
+    GPU_XID = "GpuXid"
+    GPU_THERMAL_LIMIT = "GpuThermalLimit"
+    GPU_COOLING_DEGRADED = "GpuCoolingDegraded"
+    RACK_COOLING_DEGRADED = "RackCoolingDegraded"
+    GPU_POWER_BRAKE = "GpuPowerBrake"
     RACK_POWER_OVER_BUDGET = "RackPowerOverBudget"
+    RACK_POWER_FEED_LOST = "RackPowerFeedLost"
+    GPU_THROTTLED = "GpuThrottled"
+    NVLINK_ERRORS = "NvlinkErrors"
+    NVLINK_DOWN = "NvlinkDown"
+    PCIE_DEGRADED = "PcieDegraded"
+    FABRIC_LINK_FLAP = "FabricLinkFlap"
+    JOB_STALLED = "JobStalled"
+    JOB_STRAGGLER = "JobStraggler"
+    TELEMETRY_LOST = "TelemetryLost"
+    NODE_UNREACHABLE = "NodeUnreachable"
+    GPU_ANOMALY = "GpuAnomaly"
 
 
 class Health(IntEnum):
