@@ -363,7 +363,7 @@ def _engine(url: str) -> Engine:
 
 def _migrate(connection: Connection) -> None:
     configuration = alembic.config.Config(attributes={"connection": connection})
-    configuration.set_main_option("script_location", "healer.adapters:journal.migrations")
+    configuration.set_main_option("script_location", "healer.adapters.journal:migrations")
     configuration.set_main_option("path_separator", "os")
     alembic.command.upgrade(configuration, "head")
 
