@@ -47,8 +47,9 @@ check: $(VENV)/.installed-dev ## ruff, mypy, the direction of imports, every bra
 	$(BIN)/healer check .
 
 .PHONY: docs
-docs: $(STAMP) ## Write docs/signals.md and the exporter's counters file anew from the catalogue of signals
+docs: $(STAMP) ## Write docs/signals.md, docs/xids.md and the exporter's counters file anew from the catalogues
 	$(BIN)/python -c 'from pathlib import Path; from healer.telemetry.catalogue import table; \
+	    from healer.telemetry.xids import page; Path("docs/xids.md").write_text(page.xids_page(), "utf-8"); \
 	    Path("docs/signals.md").write_text(table.signals_page(), "utf-8"); \
 	    Path("deploy/dcgm-exporter/counters.csv").write_text(table.counters_file(), "utf-8")'
 

@@ -1,12 +1,14 @@
-"""A rack that draws more than its feed is meant to carry.
+"""A rack that draws more than its feeds are meant to carry, or has lost one of them.
 
 Mechanism: synchronous training puts every GPU of a rack at its limit at once; breakers and shelves are sized for less
 than the sum of the limits. The rack's own meter decides, never the sum of the GPUs, which leaves out fans, CPUs and
-conversion.
-Source: rack power as configured under `topology.rack_power`, against `topology.rack_budget_watts`. The
-maximum of a short window reacts in seconds where its mean reacts in minutes (a toy rack was 35 s over budget instead
-of 502 s).
-Cost of a false positive: the jobs of one rack run somewhat slower for a few minutes.
+conversion. A rack has two feeds or more; if one is lost the others carry its share, until they do not.
+Source: rack power as configured under `topology.rack_power`, by rack or by rack and feed, against
+`topology.rack_budget_watts`. The maximum of a short window reacts in seconds where its mean reacts in minutes (a toy
+rack was 35 s over budget instead of 502 s). The sum of the GPUs' power is a lower bound of the rack's: a meter that
+shows less does not see all of it.
+Cost of a false positive: over budget, the jobs of one rack run somewhat slower for a few minutes; a feed lost, a person
+who walks to the rack.
 """
 
 from __future__ import annotations
@@ -17,36 +19,148 @@ from datetime import timedelta
 
 import numpy as np
 
-from healer.sdk import ComponentKind, Evidence, FailureMode, Findings, Frame, Health, findings
+from healer.sdk import (
+    Bools,
+    ComponentKind,
+    Evidence,
+    FailureMode,
+    Findings,
+    Floats,
+    Frame,
+    Health,
+    Said,
+    Signal,
+    findings,
+    lasting,
+    points,
+)
 
-MODES = (FailureMode.RACK_POWER_OVER_BUDGET,)
-READS = ()
+MODES = (FailureMode.RACK_POWER_OVER_BUDGET, FailureMode.RACK_POWER_FEED_LOST)
+READS = (Signal.POWER,)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Attributes:
     window_s: the rack is over its budget as long as its maximum over this window is.
+    dead_share: a feed that carries less than this share of the rack, and carried at least four times as much before,
+        is lost.
+    unseen_share: a meter that shows less than this share of what the rack's GPUs alone draw has lost sight of a feed.
     """
 
     window_s: float = 60.0
+    dead_share: float = 0.05
+    unseen_share: float = 0.85
 
 
 def detect(frame: Frame, settings: Settings) -> Findings:
+    return _over_budget(frame, settings) + _feed_lost(frame, settings)
+
+
+def _over_budget(frame: Frame, settings: Settings) -> Findings:
     racks = frame.racks
-    window = frame.rack_window(timedelta(seconds=settings.window_s))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a rack without any sample has no maximum, which is NaN
-        highest = np.nanmax(window, axis=0)
+    highest = _highest(frame.rack_window(timedelta(seconds=settings.window_s)))
     current = racks.power_w[-1]
 
     health = np.full(len(racks), Health.HEALTHY, dtype=np.int8)
     health[highest > racks.budget_w] = Health.FAILED
     health[np.isnan(current) | np.isnan(racks.budget_w)] = Health.UNKNOWN
 
-    def describe(row: int) -> tuple[float, str, tuple[Evidence, ...]]:
+    def describe(row: int) -> Said:
         over = 100 * (highest[row] / racks.budget_w[row] - 1)
         reason = f"{highest[row]:.0f} W against a budget of {racks.budget_w[row]:.0f} W, {over:.0f} % over"
-        return 1.0, reason, (Evidence("rack_power", float(highest[row]), "W", frame.at, "maximum of the window"),)
+        return Said(
+            reason,
+            (_measured(frame, "rack_power", racks.power_w[:, row], float(highest[row]), "maximum of the window"),),
+        )
 
     return findings(MODES[0], ComponentKind.RACK, health, racks.components, describe)
+
+
+def _feed_lost(frame: Frame, settings: Settings) -> Findings:
+    racks = frame.racks
+    measured = ~np.isnan(racks.power_w[-1])
+    blind = _meter_blind(frame, settings)
+    dead = _dead_feeds(frame, settings)
+    of_feed = [racks.rows[f"rack/{feed.rack}"] for feed in racks.feeds]
+    lost: dict[int, list[int]] = {}
+    for feed in np.flatnonzero(dead).tolist():
+        lost.setdefault(of_feed[feed], []).append(feed)
+
+    health = np.full(len(racks), Health.UNKNOWN, dtype=np.int8)
+    health[measured] = Health.HEALTHY
+    health[blind] = Health.DEGRADED
+    health[list(lost)] = Health.FAILED
+
+    def describe(row: int) -> Said:
+        parts, told = [], []
+        for feed in lost.get(row, ()):
+            history = racks.feed_w[:, feed]
+            now = "is no longer measured" if np.isnan(history[-1]) else f"carries {history[-1]:.0f} W"
+            name = str(racks.feeds[feed].link).rpartition("/")[2]
+            parts.append(f"feed {name} {now}, after {np.nanmax(history):.0f} W")
+        told += [
+            _measured(frame, f"feed {feed.link}", racks.feed_w[:, number], float(racks.feed_w[-1, number]))
+            for number, feed in enumerate(racks.feeds)
+            if of_feed[number] == row
+        ]
+        if blind[row]:
+            gpus = _gpu_power(frame)[-1, row]
+            parts.append(
+                f"the rack's meter shows {racks.power_w[-1, row]:.0f} W while its GPUs alone draw {gpus:.0f} W"
+            )
+        told.append(_measured(frame, "rack_power", racks.power_w[:, row], float(racks.power_w[-1, row])))
+        culprit = racks.feeds[lost[row][0]] if row in lost else None
+        return Said("; ".join(parts), tuple(told), culprit=culprit)
+
+    return findings(MODES[1], ComponentKind.RACK, health, racks.components, describe)
+
+
+_LASTING_TICKS = 2
+_BEFORE = timedelta(minutes=10)
+
+
+def _dead_feeds(frame: Frame, settings: Settings) -> Bools:
+    """(n_feeds,) which carry nothing, or are not measured, while another one of their rack is, and once did."""
+    racks = frame.racks
+    if not racks.feeds:
+        return np.zeros(0, dtype=np.bool_)
+    rows = np.array([racks.rows[f"rack/{feed.rack}"] for feed in racks.feeds])
+    total = np.zeros((len(racks.feed_w), len(racks)))
+    for number, row in enumerate(rows.tolist()):
+        total[:, row] += np.nan_to_num(racks.feed_w[:, number])
+    share = np.divide(
+        np.nan_to_num(racks.feed_w), total[:, rows], out=np.zeros_like(racks.feed_w), where=total[:, rows] > 0
+    )
+    once = _highest(share) >= 4 * settings.dead_share
+    # Another feed of the rack is still measured: else it is the meter that is lost.
+    seen = np.zeros(racks.feed_w.shape, dtype=np.bool_)
+    for number, row in enumerate(rows.tolist()):
+        others = [other for other in np.flatnonzero(rows == row).tolist() if other != number]
+        seen[:, number] = (np.nan_to_num(racks.feed_w[:, others]) > 0).any(axis=1) if others else False
+    return once & lasting((share < settings.dead_share) & seen, _LASTING_TICKS)
+
+
+def _meter_blind(frame: Frame, settings: Settings) -> Bools:
+    """(n_racks,) whose meter shows less than the rack's GPUs alone draw, as means over some minutes."""
+    span = frame.rack_window(timedelta(minutes=2))
+    gpus = _gpu_power(frame)[-len(span) :]
+    shown = np.divide(span, gpus, out=np.ones_like(span), where=gpus > 0)
+    return lasting(shown < settings.unseen_share, 3)
+
+
+def _gpu_power(frame: Frame) -> Floats:
+    """(n_ticks, n_racks) what the GPUs of each rack draw together, over the last minutes."""
+    window = frame.window(Signal.POWER, timedelta(minutes=2))
+    return np.array([frame.racks.groups.sums(tick) for tick in window])
+
+
+def _highest(window: Floats) -> Floats:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # what has no sample at all has no maximum, which is NaN
+        highest: Floats = np.nanmax(window, axis=0)
+    return highest
+
+
+def _measured(frame: Frame, name: str, history: Floats, value: float, note: str = "") -> Evidence:
+    return Evidence(name, value, "W", frame.at, note, points(frame.signals.times_s, history))

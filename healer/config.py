@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from datetime import timedelta
+import re
+from datetime import timedelta, tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer, PlainValidator
 
 from healer.documents import read_document
 from healer.domain.finding import FailureMode
+from healer.domain.maintenance import MaintenanceWindow, Once, Period, Weekly, parse_weekly
+from healer.domain.matcher import Matcher, checked_matchers, matchers_in
 from healer.domain.verdict import Mode
 from healer.errors import InvalidDocument, Problem
-from healer.schema import Duration, Section, validated
+from healer.schema import Duration, Moment, Section, validated
 from healer.telemetry.identity import NODE_LABELS, TopologyRules
+from healer.telemetry.nccl.file_names import DUMP_NAMES, LOG_NAMES, FileNames
 from healer.telemetry.places.kube import NodeLabels
 from healer.telemetry.places.slurm import NodeWords
 
@@ -45,6 +50,25 @@ class Secret(Section):
                 Problem("config.yaml", 0, key, f"{where} is empty or missing", "put the secret there")
             )
         return value
+
+
+def _matchers(given: object) -> tuple[Matcher, ...]:
+    return checked_matchers(matchers_in(given))
+
+
+def _texts(matchers: tuple[Matcher, ...]) -> list[str]:
+    return [str(matcher) for matcher in matchers]
+
+
+def _weekly(given: object) -> Weekly:
+    return given if isinstance(given, Weekly) else parse_weekly(str(given), _zone)
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        raise ValueError(f"there is no time zone {name!r}; write it like UTC or Europe/Berlin") from None
 
 
 class PrometheusSettings(Section):
@@ -117,6 +141,56 @@ class AlertsSettings(Section):
     expires_after: Duration = timedelta(hours=5)
 
 
+class NcclRasSettings(Section):
+    """Attributes:
+    address: where NCCL's RAS of a node's job listens; null does not ask.
+    """
+
+    address: str | None = None
+    timeout: Duration = timedelta(seconds=15)
+
+    def model_post_init(self, _context: object) -> None:
+        if self.address is not None and not re.fullmatch(r".*\{node\}.*:\d{1,5}", self.address):
+            raise ValueError("address must contain {node} and a port, as in {node}:28028")
+
+
+class NcclFilesSettings(Section):
+    """Attributes:
+    files: patterns of paths, as in a shell; `**` stands for any folders.
+    pattern: a regular expression, searched in the path, with named groups job, rank and node; without job it is
+        the folder's name.
+    """
+
+    files: tuple[str, ...] = ()
+    pattern: str
+
+    def model_post_init(self, _context: object) -> None:
+        self.names()
+
+    def names(self) -> FileNames:
+        return FileNames(self.pattern)
+
+
+class FlightRecorderSettings(NcclFilesSettings):
+    pattern: str = DUMP_NAMES
+
+    def model_post_init(self, _context: object) -> None:
+        if not self.names().tells_rank:
+            raise ValueError("pattern needs a group rank, as in rank_(?P<rank>\\d+)")
+
+
+class NcclLogsSettings(NcclFilesSettings):
+    pattern: str = LOG_NAMES
+
+
+class NcclSettings(Section):
+    """What jobs say from inside about a stalled collective."""
+
+    ras: NcclRasSettings = NcclRasSettings()
+    flight_recorder: FlightRecorderSettings = FlightRecorderSettings()
+    logs: NcclLogsSettings = NcclLogsSettings()
+
+
 class TelemetrySettings(Section):
     source: Literal["prometheus", "scrape", "remote_write", "simulator"] = "prometheus"
     interval: Duration = timedelta(seconds=30)
@@ -126,6 +200,7 @@ class TelemetrySettings(Section):
     scrape: ScrapeSettings = ScrapeSettings()
     remote_write: RemoteWriteSettings = RemoteWriteSettings()
     alerts: AlertsSettings = AlertsSettings()
+    nccl: NcclSettings = NcclSettings()
 
     def model_post_init(self, _context: object) -> None:
         if self.max_age < self.interval:
@@ -213,12 +288,78 @@ class ContentSettings(Section):
     disabled: tuple[str, ...] = ()
 
 
+class SilencesSettings(Section):
+    """How long what people silence is left alone.
+
+    Attributes:
+        lasts: when nothing else is said.
+        longest: no silence, and no window that is once, lasts longer.
+    """
+
+    lasts: Duration = timedelta(hours=2)
+    longest: Duration = timedelta(days=30)
+
+    def model_post_init(self, _context: object) -> None:
+        if self.longest > timedelta(days=366):
+            raise ValueError("longest is more than 366d: that is for ever")
+        if self.lasts > self.longest:
+            raise ValueError("lasts is longer than longest")
+
+
+class MaintenanceSettings(Section):
+    """A silence that is known beforehand: once, from `start` to `end`, or `every` week.
+
+    Attributes:
+        match: names by label, {rack: r7}, or a list of matchers, ['rack=~"r[12]"', node!=n3].
+        every: days, local times and their time zone: Sun 02:00-06:00 Europe/Berlin.
+        reason: for who wonders why nothing is done.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
+    match: Annotated[tuple[Matcher, ...], PlainValidator(_matchers), PlainSerializer(_texts)]
+    start: Moment | None = None
+    end: Moment | None = None
+    every: Annotated[Weekly, PlainValidator(_weekly), PlainSerializer(str)] | None = None
+    reason: str = "planned maintenance"
+
+    def model_post_init(self, _context: object) -> None:
+        self.window()
+
+    def window(self) -> MaintenanceWindow:
+        return MaintenanceWindow(self.name, self.match, self._schedule(), self.reason)
+
+    def _schedule(self) -> Once | Weekly:
+        if self.every is not None and self.start is None and self.end is None:
+            return self.every
+        if self.every is not None or self.start is None or self.end is None:
+            raise ValueError("a window is either start and end, or every")
+        if self.end <= self.start:
+            raise ValueError("end is not after start")
+        return Once(Period(self.start, self.end))
+
+
 class DetectorsSettings(ContentSettings):
     """Attributes:
     clear_after: a component is healthy again when it was observed healthy for this long.
+    maintenance: when what is found is expected, and is recorded, but neither asked about nor acted upon.
     """
 
     clear_after: Duration = timedelta(minutes=2)
+    silences: SilencesSettings = SilencesSettings()
+    maintenance: tuple[MaintenanceSettings, ...] = ()
+
+    def model_post_init(self, _context: object) -> None:
+        names = [window.name for window in self.maintenance]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"maintenance has two windows of the name {twice}")
+        for window in self.windows():
+            once = window.schedule if isinstance(window.schedule, Once) else None
+            if once is not None and once.period.end - once.period.start > self.silences.longest:
+                raise ValueError(f"the maintenance window {window.name} is longer than silences.longest")
+
+    def windows(self) -> tuple[MaintenanceWindow, ...]:
+        return tuple(settings.window() for settings in self.maintenance)
 
 
 class PlaybooksSettings(Section):

@@ -20,6 +20,8 @@ from healer.domain.frame import Frame
 from healer.domain.incident import Incident
 from healer.domain.reading import Reading
 from healer.domain.run import EffectRecord, Run
+from healer.domain.silence import Silence
+from healer.domain.testimony import Testimony
 from healer.domain.topology import Topology
 from healer.telemetry.history import Stretch
 
@@ -71,6 +73,23 @@ class Notices(Protocol):
     def findings(self, frame: Frame, now: datetime) -> Findings: ...
 
     def warnings(self, now: datetime) -> tuple[str, ...]: ...
+
+
+class JobWitness(Protocol):
+    """What distributed jobs tell of themselves from inside."""
+
+    def testimonies(self, now: datetime, suspects: Mapping[str, Sequence[str]]) -> tuple[Testimony, ...]:
+        """What jobs say of themselves, as far as it is known by now: it returns at once, and never raises Unavailable.
+
+        Args:
+            suspects: job -> its nodes, of those that look stalled from outside: only these are asked over the network,
+                and what they answer a later call tells.
+        """
+        ...
+
+    def warnings(self, now: datetime) -> tuple[str, ...]:
+        """Who could not be asked, and what could not be read."""
+        ...
 
 
 class EvictionAnswer(StrEnum):
@@ -243,6 +262,22 @@ class Journal(Protocol):
 
     def request_cancel(self, run_id: str, person: Person, now: datetime, reason: str) -> Run:
         """Ask a running run to undo what it did. Raises NotFound, Conflict if it has ended."""
+        ...
+
+    def silences(self, *, unended_at: datetime | None = None, limit: int | None = None) -> tuple[Silence, ...]:
+        """Newest first, all of them unless limited. `unended_at`: those that are active then, or still to come."""
+        ...
+
+    def silence(self, silence_id: str) -> Silence:
+        """Raises NotFound."""
+        ...
+
+    def add_silence(self, silence: Silence) -> None:
+        """With its audit line, in the name of who made it."""
+        ...
+
+    def expire_silence(self, silence_id: str, person: Person, now: datetime, reason: str) -> Silence:
+        """End it now, with its audit line. Raises NotFound; Conflict if it has ended."""
         ...
 
     def effects(self, run_id: str) -> tuple[EffectRecord, ...]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import typing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
@@ -33,6 +33,17 @@ def parse_duration(text: object) -> timedelta:
         raise ValueError(f"{text!r} is longer than any duration") from None
 
 
+def parse_moment(text: object) -> datetime:
+    """'2026-11-20T18:00:00Z', or with another offset, as UTC. Raises ValueError with what is expected."""
+    try:
+        moment = text if isinstance(text, datetime) else datetime.fromisoformat(str(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a time; write it like 2026-11-20T18:00:00Z") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} names no time zone; append Z for UTC")
+    return moment.astimezone(UTC)
+
+
 def format_duration(span: timedelta) -> str:
     """A timedelta as '1h30m', the way config.yaml writes it; to the millisecond."""
     left_ms, text = round(span.total_seconds() * 1000), ""
@@ -54,6 +65,9 @@ Duration = Annotated[
     AfterValidator(_positive),
     PlainSerializer(format_duration),
 ]
+
+
+Moment = Annotated[datetime, BeforeValidator(parse_moment)]
 
 
 class Section(BaseModel):

@@ -4,6 +4,7 @@ A **detector** is a file `detectors/NAME.py` with
 
 * `MODES`: the failure modes it can find,
 * `READS`: the signals it looks at (the daemon reports those that no exporter offers),
+* `REMEMBERS`, if it compares with the past: the signals whose hours before the window it needs (`frame.past`),
 * `Settings`: a frozen dataclass with a default for every field; `config.yaml` overrides them under `detectors: NAME:`,
 * `detect(frame, settings) -> Findings`: a pure function on arrays.
 
@@ -20,17 +21,29 @@ A **model** is a folder `models/NAME/` with `model.py` and `card.md`:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
+from healer.domain.axes import NOWHERE_ROW, Bools, Floats, GroupAxis, Ints, grouped_medians
 from healer.domain.component import Component, ComponentKind
-from healer.domain.finding import Basis, Evidence, FailureMode, Finding, Findings, Health, Judgement
-from healer.domain.frame import Floats, Frame
-from healer.domain.signal import Signal
+from healer.domain.finding import Basis, Evidence, FailureMode, Finding, Findings, Health, Judgement, Report
+from healer.domain.frame import Frame, Presence
+from healer.domain.history import Moments, Past, Signals, Xids
+from healer.domain.signal import NodeSignal, PortSignal, Signal
+from healer.domain.testimony import Progress, Testimony
+from healer.telemetry.catalogue.signals import MEANINGS
+from healer.telemetry.xids.catalogue import Xid, codes_blamed_on, codes_of, xid
+from healer.telemetry.xids.words import Action, Blame
 
 __all__ = [
+    "NOWHERE_ROW",
+    "Action",
     "Basis",
+    "Blame",
+    "Bools",
     "Component",
     "ComponentKind",
     "Evidence",
@@ -39,13 +52,56 @@ __all__ = [
     "Findings",
     "Floats",
     "Frame",
+    "GroupAxis",
     "Health",
+    "Ints",
     "Judgement",
+    "Moments",
+    "NodeSignal",
+    "Past",
+    "PortSignal",
+    "Presence",
+    "Progress",
+    "Report",
+    "Said",
     "Signal",
-    "counter_growth",
+    "Signals",
+    "Testimony",
+    "Xid",
+    "Xids",
+    "codes_blamed_on",
+    "codes_of",
+    "evidence",
     "findings",
+    "grouped_medians",
+    "lasting",
     "peers",
+    "points",
+    "xid",
 ]
+
+_MOST_POINTS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a detector says of one component that it finds degraded or failed.
+
+    Attributes:
+        reason: one sentence with its figures, for the person who has to decide.
+        evidence: the series that convinced it.
+        score: 0 to 1, how sure it is; 1 for a rule that the data meets outright.
+        culprit: of a job or a rack, the part that is to blame.
+        disputed: who said what, one sentence each, where sources disagree.
+        members: of what is no component with GPUs of its own (a source, a switch), what it is about.
+    """
+
+    reason: str
+    evidence: tuple[Evidence, ...] = ()
+    score: float = 1.0
+    culprit: Component | None = None
+    disputed: tuple[str, ...] = ()
+    members: tuple[Component, ...] = ()
 
 
 def findings(
@@ -53,36 +109,72 @@ def findings(
     kind: ComponentKind,
     health: NDArray[np.int8],
     components: Sequence[Component],
-    describe: Callable[[int], tuple[float, str, tuple[Evidence, ...]]],
+    describe: Callable[[int], Said],
     *,
     basis: Basis = Basis.RULE,
 ) -> Findings:
     """Turn one health per component into Findings.
 
     Args:
-        health: (n_components,) of Health, in the order of `components`.
-        describe: row -> (score 0 to 1, the reason in one sentence with its figures, evidence); called only for the
-            components that are DEGRADED or FAILED.
+        health: (n_components,) of Health, in the order of `components`, which is that of the frame's axis of `kind`.
+        describe: row -> what there is to say; called only for the components that are DEGRADED or FAILED.
     """
     found = []
     for row in np.flatnonzero(health > Health.HEALTHY).tolist():
-        score, reason, evidence = describe(row)
-        found.append(Finding(mode, components[row], Health(int(health[row])), score, reason, basis, evidence))
+        said = describe(row)
+        found.append(
+            Finding(
+                failure_mode=mode,
+                component=components[row],
+                health=Health(int(health[row])),
+                score=said.score,
+                reason=said.reason,
+                basis=basis,
+                evidence=said.evidence,
+                culprit=said.culprit,
+                disputed=said.disputed,
+                members=said.members,
+            )
+        )
     return Findings(tuple(found), (Judgement(mode, kind, health, basis),))
 
 
-def counter_growth(window: Floats) -> Floats:
-    """(n_gpus,) by how much a counter grew over `window` (n_ticks, n_gpus), oldest first.
+def evidence(frame: Frame, *signals: Signal, row: int, note: str = "") -> tuple[Evidence, ...]:
+    """The history of these signals of one GPU over the window; those that are not known at all are left out."""
+    told = ((signal, frame.signals.of_row(signal, row)) for signal in signals)
+    return tuple(
+        Evidence(
+            signal=str(signal),
+            value=float(history[-1]),
+            unit=MEANINGS[signal].unit,
+            at=frame.at,
+            note=note,
+            points=points(frame.signals.times_s, history),
+        )
+        for signal, history in told
+        if not np.isnan(history).all()
+    )
 
-    A fall is a reset, after which counting starts again; a gap hides nothing, the next sample is compared with the
-    last.
-    """
-    last = np.maximum.accumulate(np.where(np.isnan(window), -1, np.arange(len(window))[:, None]), axis=0)
-    filled = np.take_along_axis(window, np.maximum(last, 0), axis=0)
-    growth: Floats = np.nansum(np.clip(np.diff(filled, axis=0), 0, None), axis=0)
-    return growth
+
+def points(times_s: Floats, values: Floats) -> tuple[tuple[datetime, float], ...]:
+    """A series as evidence has it: (time, value), oldest first, without the unknown, thinned out to a few dozen."""
+    known = np.flatnonzero(np.isfinite(values))
+    if len(known) > _MOST_POINTS:
+        known = known[np.unique(np.linspace(0, len(known) - 1, _MOST_POINTS).astype(np.int64))]
+    pairs = zip(times_s[known].tolist(), values[known].tolist(), strict=True)
+    return tuple((datetime.fromtimestamp(at, UTC), value) for at, value in pairs)
 
 
-def peers(frame: Frame) -> NDArray[np.int64]:
+def lasting(history: Bools, ticks: int) -> Bools:
+    """(n,) what was true at each of the last `ticks` ticks of `history` (n_ticks, n); not if there were fewer."""
+    if len(history) < ticks:
+        return np.zeros(history.shape[1], dtype=np.bool_)
+    held: Bools = np.logical_and.reduce(history[-ticks:], axis=0)
+    return held
+
+
+def peers(frame: Frame) -> Ints:
     """(n_gpus,) the peer group of each GPU: the GPUs of the same model."""
     return frame.gpus.peers
+
+

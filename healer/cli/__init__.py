@@ -8,7 +8,7 @@ import sys
 import click
 
 from healer import __version__
-from healer.cli import demo, deployment, history, models, remote, serve
+from healer.cli import demo, deployment, history, models, remote, serve, silences, xid
 from healer.errors import HealerError, InvalidDocument
 
 
@@ -37,7 +37,9 @@ for command in (
     remote.approvals,
     remote.approve,
     remote.deny,
+    silences.silence,
     models.model,
+    xid.xid,
     history.audit,
 ):
     cli.add_command(command)

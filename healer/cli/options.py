@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,7 +15,7 @@ from rich.table import Table
 
 import healer
 from healer.config import Config, load_config
-from healer.schema import parse_duration
+from healer.schema import parse_duration, parse_moment
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -40,15 +40,10 @@ class MomentType(click.ParamType[datetime]):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
         try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a time; write it like 2026-11-20T18:00:00Z", param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"{value!r} names no time zone; append Z for UTC", param, ctx)
-        return moment.astimezone(UTC)
+            return parse_moment(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def config_option(command: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -28,10 +28,10 @@ class Daemon:
     def get(self, path: str) -> Any:
         return self._call("GET", path, None)
 
-    def post(self, path: str, body: dict[str, str]) -> Any:
+    def post(self, path: str, body: dict[str, Any]) -> Any:
         return self._call("POST", path, body)
 
-    def _call(self, method: str, path: str, body: dict[str, str] | None) -> Any:
+    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         try:
             response = requests.request(method, f"{self._url}{path}", json=body, headers=self._headers, timeout=10)
             answer = response.json()
@@ -50,7 +50,7 @@ def daemon_options(command: _F) -> _F:
     return cast("_F", url(token(config_option(command))))
 
 
-def _daemon(config_path: Path | None, url: str | None, token: str | None) -> Daemon:
+def daemon_of(config_path: Path | None, url: str | None, token: str | None) -> Daemon:
     """The daemon that the options name, those of the command before those of its group."""
     group = click.get_current_context().parent
     outer = group.params if group is not None else {}
@@ -64,7 +64,7 @@ def _daemon(config_path: Path | None, url: str | None, token: str | None) -> Dae
 @json_option
 def status(config_path: Path | None, url: str | None, token: str | None, *, as_json: bool) -> None:
     """How the fleet and the daemon are, in a few lines."""
-    daemon = _daemon(config_path, url, token)
+    daemon = daemon_of(config_path, url, token)
     nodes, incidents = daemon.get("/api/v1/nodes"), daemon.get("/api/v1/incidents")["items"]
     telemetry = daemon.get("/api/v1/telemetry")
     approvals, runs = daemon.get("/api/v1/approvals")["items"], daemon.get("/api/v1/runs")["items"]
@@ -120,13 +120,13 @@ def _group(name: str, listing: _Listing, *, summary: str) -> click.Group:
         context: click.Context, config_path: Path | None, url: str | None, token: str | None, *, as_json: bool
     ) -> None:
         if context.invoked_subcommand is None:
-            listing.print(_daemon(config_path, url, token), as_json=as_json)
+            listing.print(daemon_of(config_path, url, token), as_json=as_json)
 
     @group.command("list", help=summary)
     @daemon_options
     @json_option
     def list_all(config_path: Path | None, url: str | None, token: str | None, *, as_json: bool) -> None:
-        listing.print(_daemon(config_path, url, token), as_json=as_json)
+        listing.print(daemon_of(config_path, url, token), as_json=as_json)
 
     @group.command("show")
     @click.argument("item_id", metavar="ID")
@@ -141,7 +141,7 @@ def _group(name: str, listing: _Listing, *, summary: str) -> click.Group:
         as_json: bool,  # noqa: ARG001
     ) -> None:
         """One of them, whole; always as JSON."""
-        click.echo(json.dumps(_daemon(config_path, url, token).get(f"{listing.path}/{item_id}"), indent=2))
+        click.echo(json.dumps(daemon_of(config_path, url, token).get(f"{listing.path}/{item_id}"), indent=2))
 
     return group
 
@@ -209,7 +209,7 @@ def _answer(verb: str, *, summary: str) -> click.Command:
     @click.option("--reason", required=True, help="Why; it goes into the audit log.")
     @daemon_options
     def answer(approval_id: str, reason: str, config_path: Path | None, url: str | None, token: str | None) -> None:
-        given = _daemon(config_path, url, token).post(f"/api/v1/approvals/{approval_id}/{verb}", {"reason": reason})
+        given = daemon_of(config_path, url, token).post(f"/api/v1/approvals/{approval_id}/{verb}", {"reason": reason})
         click.echo(f"{approval_id} is {given['state']}")
 
     return answer
@@ -225,7 +225,7 @@ deny = _answer("deny", summary="Deny the plan behind approval ID.")
 @daemon_options
 def cancel_run(run_id: str, reason: str, config_path: Path | None, url: str | None, token: str | None) -> None:
     """Stop run ID and undo what it did."""
-    _daemon(config_path, url, token).post(f"/api/v1/runs/{run_id}/cancel", {"reason": reason})
+    daemon_of(config_path, url, token).post(f"/api/v1/runs/{run_id}/cancel", {"reason": reason})
     click.echo(f"{run_id} is being undone")
 
 

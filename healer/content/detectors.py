@@ -18,12 +18,14 @@ from healer.errors import InvalidDocument, Problem
 @dataclass(frozen=True, slots=True)
 class Detector:
     """Attributes:
+    remembers: the signals whose hours before the window it compares with.
     detect: the file's function with its settings already given.
     """
 
     name: str
     modes: tuple[FailureMode, ...]
     reads: tuple[Signal, ...]
+    remembers: tuple[Signal, ...]
     detect: Callable[[Frame], Findings]
 
 
@@ -48,4 +50,6 @@ def _load(path: Path, overrides: Mapping[str, Scalar]) -> Detector:
     module = load_module(path, prefix="detector")
     require(module, path, "MODES", "READS", "Settings", "detect")
     settings = settings_of(module, overrides, path=path, key=f"detectors.settings.{path.stem}")
-    return Detector(path.stem, tuple(module.MODES), tuple(module.READS), partial(module.detect, settings=settings))
+    remembers = tuple(getattr(module, "REMEMBERS", ()))
+    detect = partial(module.detect, settings=settings)
+    return Detector(path.stem, tuple(module.MODES), tuple(module.READS), remembers, detect)

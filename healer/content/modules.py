@@ -66,7 +66,7 @@ def _check_kinds(module: ModuleType, path: Path) -> None:
     found = vars(module)
     functions = ("detect", "features", "build", "score", "judge")
     problems = [(n, "is not a function") for n in functions if n in found and not callable(found[n])]
-    for name, kind in (("MODES", FailureMode), ("READS", Signal)):
+    for name, kind in (("MODES", FailureMode), ("READS", Signal), ("REMEMBERS", Signal)):
         given = found.get(name, ())
         if not (isinstance(given, tuple) and all(isinstance(part, kind) for part in given)):
             problems.append((name, f"is not a tuple of {kind.__name__}"))

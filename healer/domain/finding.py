@@ -41,6 +41,9 @@ class FailureMode(StrEnum):
     GPU_ANOMALY = "GpuAnomaly"
 
 
+_MOST = 0.75
+
+
 class Health(IntEnum):
     """Ordered by how bad it is, so that the worse of two is their maximum; UNKNOWN is outside of the order.
 
@@ -62,13 +65,18 @@ class Basis(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One series that convinced the detector. A value that is not a finite number is unknown: None."""
+    """One series that convinced the detector. A value that is not a finite number is unknown: None.
+
+    Attributes:
+        points: the series itself, as far as it was looked at: (time, value), oldest first.
+    """
 
     signal: str
     value: float | None
     unit: str
     at: datetime
     note: str = ""
+    points: tuple[tuple[datetime, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.value is not None and not math.isfinite(self.value):
@@ -80,6 +88,9 @@ class Finding:
     """Attributes:
     score: 0 to 1, how sure the detector is; 1 for a rule that the data meets outright.
     reason: one sentence for the person who has to decide, with the figures.
+    culprit: of a job or a rack, the part that is to blame; None where nobody can tell.
+    disputed: who said what, one sentence each, where sources disagree.
+    members: of what is no component with GPUs of its own (a source, a switch), what it is about.
     """
 
     failure_mode: FailureMode
@@ -89,6 +100,9 @@ class Finding:
     reason: str
     basis: Basis = Basis.RULE
     evidence: tuple[Evidence, ...] = ()
+    culprit: Component | None = None
+    disputed: tuple[str, ...] = ()
+    members: tuple[Component, ...] = ()
 
     @property
     def key(self) -> str:
@@ -157,6 +171,15 @@ class Findings:
             return Health.UNKNOWN
         verdicts = [int(j.health[row]) for j in self.judgements if j.failure_mode is mode and j.kind is kind]
         return Health(max(verdicts, default=-1))
+
+    def health_of_all(self, mode: FailureMode, kind: ComponentKind, rows: NDArray[np.int64]) -> Health:
+        """The worst health that was observed at these rows; UNKNOWN while more than a quarter of them were not."""
+        verdicts = [j.health[rows] for j in self.judgements if j.failure_mode is mode and j.kind is kind]
+        if not verdicts or not len(rows):
+            return Health.UNKNOWN
+        worst = np.maximum.reduce(verdicts)
+        known = np.count_nonzero(worst > Health.UNKNOWN) >= _MOST * len(rows)
+        return Health(int(worst.max())) if known or worst.max() > Health.HEALTHY else Health.UNKNOWN
 
     def counts(self) -> Mapping[tuple[FailureMode, Health], int]:
         """How many components each mode judged how: for metrics and the console."""

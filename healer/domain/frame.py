@@ -5,7 +5,7 @@ Row i is the same GPU in every array of one frame. Unknown is NaN: absent, stale
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -13,13 +13,27 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from healer.domain.axes import NOWHERE_ROW, Bools, Floats, GpuAxis, GroupAxis, Ints
 from healer.domain.component import Component, ComponentKind
-from healer.domain.signal import Signal
+from healer.domain.history import Past, Signals, Xids
+from healer.domain.signal import NodeSignal, PortSignal, Signal
+from healer.domain.testimony import Testimony
 from healer.domain.topology import Place
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+__all__ = [
+    "Bools",
+    "Floats",
+    "Frame",
+    "GpuAxis",
+    "GroupAxis",
+    "Ints",
+    "NodeAxis",
+    "PortAxis",
+    "Presence",
+    "Presences",
+    "RackAxis",
+]
+
 Presences = NDArray[np.int8]  # of Presence
 
 
@@ -35,55 +49,72 @@ class Presence(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GpuAxis:
-    """Who the rows are.
-
-    Attributes:
-        rows: finds a row by `Component.key`.
-        targets: by row, the exporter (`instance`) that showed the GPU last; "" where none is named.
-        peers: (n_gpus,) numbers that GPUs of one model share.
-        exporters: (n_gpus,) numbers that GPUs of one target share.
-        devices: (n_gpus,) numbers that the MIG instances of one physical GPU share.
-    """
-
-    components: tuple[Component, ...]
-    models: tuple[str, ...]
-    rows: Mapping[str, int]
-    targets: tuple[str, ...]
-    peers: Ints
-    exporters: Ints
-    devices: Ints
-
-    @classmethod
-    def of(cls, components: Sequence[Component], models: Sequence[str], targets: Sequence[str] = ()) -> GpuAxis:
-        named = tuple(targets) or ("",) * len(components)
-        return cls(
-            components=tuple(components),
-            models=tuple(models),
-            rows={component.key: row for row, component in enumerate(components)},
-            targets=named,
-            peers=_numbered(models),
-            exporters=_numbered(named),
-            devices=_numbered([component.device for component in components]),
-        )
-
-    def __len__(self) -> int:
-        return len(self.components)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class RackAxis:
     """Racks with their measured power and their budget.
 
     Attributes:
+        groups: the racks, and which GPU is in which.
         power_w: (n_ticks, n_racks) watts as measured at the rack, oldest first, NaN where unknown.
         budget_w: (n_racks,) watts, NaN where no budget is configured.
+        feeds: the power feeds that are measured one by one: kind power_feed, with their rack.
+        feed_w: (n_ticks, n_feeds) watts of each, oldest first, NaN where unknown.
+    """
+
+    groups: GroupAxis
+    power_w: Floats
+    budget_w: Floats
+    feeds: tuple[Component, ...] = ()
+    feed_w: Floats = field(default_factory=lambda: np.empty((0, 0)))
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        return self.groups.components
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        return self.groups.rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NodeAxis:
+    """Nodes with GPUs, and what others than the GPUs' exporter say of them.
+
+    Attributes:
+        groups: the nodes, and which GPU is in which.
+        signals: of whole nodes: what the scheduler says, the temperature of the air that goes in.
+        unanswered: (n_nodes,) whether another exporter of the node, on another port, does not answer either.
+    """
+
+    groups: GroupAxis
+    signals: Signals[NodeSignal]
+    unanswered: Bools
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        return self.groups.components
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PortAxis:
+    """Fabric ports of the nodes: InfiniBand, RoCE.
+
+    Attributes:
+        components: kind link, with node and rack; `link` is the device and the port ("mlx5_0/1").
+        of_node: (n_ports,) the row of the port's node.
+        signals: of the ports.
+        past: of the ports.
     """
 
     components: tuple[Component, ...]
-    rows: Mapping[str, int]
-    power_w: Floats
-    budget_w: Floats
+    of_node: Ints
+    signals: Signals[PortSignal]
+    past: Past[PortSignal]
 
     def __len__(self) -> int:
         return len(self.components)
@@ -95,44 +126,95 @@ class Frame:
 
     Attributes:
         at: when the frame was taken, aware UTC.
-        times: (n_ticks,) seconds relative to `at`, oldest first, the last is 0.
-        values: signal -> (n_ticks, n_gpus) float64, oldest first. A signal that no exporter offers has no entry.
+        signals: of the GPUs over the window. A signal that no exporter offers has no entry.
+        past: of the GPUs, in the hours before the window.
         age_s: (n_gpus,) seconds since the newest sample of the GPU, since its newest change if it is frozen, NaN where
             never seen.
         presence: (n_gpus,) int8 of Presence.
+        held_s: (n_gpus,) for how many seconds the GPU's job, or that it has none, has been as it is.
+        reset_s: (n_gpus,) seconds since the GPU, or its driver, was last seen to start anew; inf where it was not.
         offered: signal -> (n_gpus,) whether the GPU's exporter ever gave it a value.
         places: by node, the rack, feed, NVLink domain and switch that it belongs to.
+        testimonies: what jobs say of themselves.
         warnings: what the sources said beside the data; a warned answer may be partial.
         scores: model -> (n_gpus,) float64.
     """
 
     at: datetime
     gpus: GpuAxis
+    nodes: NodeAxis
     racks: RackAxis
-    times: Floats
-    values: Mapping[Signal, Floats]
+    jobs: GroupAxis
+    ports: PortAxis
+    signals: Signals[Signal]
+    past: Past[Signal]
+    xids: Xids
     age_s: Floats
     presence: Presences
+    held_s: Floats
+    reset_s: Floats
     offered: Mapping[Signal, Bools] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
+    testimonies: tuple[Testimony, ...] = ()
     warnings: tuple[str, ...] = ()
     scores: Mapping[str, Floats] = field(default_factory=dict)
 
+    @property
+    def times(self) -> Floats:
+        """(n_ticks,) seconds relative to `at`, oldest first, the last is 0."""
+        return self.signals.times_s - self.at.timestamp()
+
     def latest(self, signal: Signal) -> Floats:
         """(n_gpus,) the newest values; all NaN if no exporter offers the signal."""
-        history = self.values.get(signal)
-        return np.full(len(self.gpus), np.nan) if history is None else history[-1]
+        return self.signals.latest(signal)
 
     def window(self, signal: Signal, span: timedelta) -> Floats:
         """(n_ticks_in_span, n_gpus) the values of the last `span`, oldest first."""
-        history = self.values.get(signal)
-        if history is None:
-            return np.full((1, len(self.gpus)), np.nan)
-        return history[self._first_tick(span) :]
+        return self.signals.window(signal, span)
+
+    def growth(self, signal: Signal, span: timedelta) -> Floats:
+        """(n_gpus,) by how much a counter has grown within the last `span`, resets and gaps accounted for."""
+        return self.signals.growth(signal, span)
+
+    def xids_since_reset(self, codes: Collection[int], *, standing: bool = False) -> Bools:
+        """(n_gpus,) whether one of these XIDs was seen since the GPU last started anew.
+
+        Args:
+            standing: instead those that were there before anybody looked.
+        """
+        xids, hit = self.xids, np.zeros(len(self.gpus), dtype=np.bool_)
+        hit[xids.rows[xids.among(codes) & (xids.standing == standing) & self._xids_count()]] = True
+        return hit
+
+    def jobs_with_xid(self, codes: Collection[int]) -> Ints:
+        """(n_gpus,) in how many jobs one of these XIDs was seen on the GPU within a day, resets or not."""
+        xids = self.xids
+        picked = xids.among(codes) & ~xids.standing & (xids.jobs != NOWHERE_ROW)
+        pairs = np.unique(np.stack([xids.rows[picked], xids.jobs[picked]]), axis=1)
+        counts: Ints = np.bincount(pairs[0], minlength=len(self.gpus))
+        return counts
+
+    def xid_codes(self, row: int, codes: Collection[int]) -> tuple[int, ...]:
+        """Which of these XIDs were seen on one GPU since it last started anew, the newest first."""
+        xids = self.xids
+        picked = np.flatnonzero((xids.rows == row) & xids.among(codes) & ~xids.standing & self._xids_count())
+        newest_first = picked[np.argsort(-xids.last_s[picked], kind="stable")]
+        return tuple(dict.fromkeys(xids.codes[newest_first].tolist()))
+
+    def _xids_count(self) -> Bools:
+        """(m,) which of the XIDs came after the GPU last started anew."""
+        after: Bools = self.at.timestamp() - self.xids.last_s < self.reset_s[self.xids.rows]
+        return after
 
     def rack_window(self, span: timedelta) -> Floats:
         """(n_ticks_in_span, n_racks) measured rack power in watts, oldest first."""
-        return self.racks.power_w[self._first_tick(span) :]
+        return self.racks.power_w[self.signals.first_tick(span) :]
+
+    @property
+    def current(self) -> Bools:
+        """(n_gpus,) whether the GPU is seen as it is now."""
+        current: Bools = self.presence == Presence.CURRENT
+        return current
 
     def row_of(self, component: Component) -> int | None:
         """The row of the component on the axis of its kind; None when the frame does not have it."""
@@ -141,36 +223,39 @@ class Frame:
                 return self.gpus.rows.get(component.key)
             case ComponentKind.RACK:
                 return self.racks.rows.get(component.key)
+            case ComponentKind.NODE:
+                return self.nodes.groups.rows.get(component.key)
+            case ComponentKind.JOB:
+                return self.jobs.rows.get(component.key)
             case _:
                 return None
+
+    def parts_of(self, component: Component) -> Ints:
+        """The rows of the GPUs that are the component, or part of it; of a port those of its node, of a feed those of
+        its rack.
+        """
+        match component.kind:
+            case ComponentKind.GPU:
+                row = self.gpus.rows.get(component.key)
+                return np.array([] if row is None else [row], dtype=np.int64)
+            case ComponentKind.NODE | ComponentKind.LINK:
+                return _members(self.nodes.groups, Component(ComponentKind.NODE, node=component.node))
+            case ComponentKind.RACK | ComponentKind.POWER_FEED:
+                return _members(self.racks.groups, Component(ComponentKind.RACK, rack=component.rack))
+            case ComponentKind.JOB:
+                return _members(self.jobs, component)
+            case ComponentKind.SOURCE:
+                return np.empty(0, dtype=np.int64)
 
     def age_of(self, component: Component) -> float:
         """Seconds since the newest sample of the component, or of any GPU that is part of it; NaN if there is none."""
         if component.kind is ComponentKind.RACK:
             row = self.row_of(component)
             return float("nan") if row is None or np.isnan(self.racks.power_w[-1, row]) else 0.0
-        ages = self.age_s[self._parts_of(component)]
+        ages = self.age_s[self.parts_of(component)]
         return float(np.nanmin(ages, initial=np.inf)) if not np.isnan(ages).all() else float("nan")
 
-    def _parts_of(self, component: Component) -> list[int]:
-        """The GPUs that are the component, or part of it."""
-        gpus = self.gpus.components
-        match component.kind:
-            case ComponentKind.GPU:
-                row = self.row_of(component)
-                return [] if row is None else [row]
-            case ComponentKind.NODE:
-                return [row for row, gpu in enumerate(gpus) if gpu.node == component.node]
-            case ComponentKind.JOB:
-                return [row for row, gpu in enumerate(gpus) if gpu.job == component.job]
-            case _:
-                return []
 
-    def _first_tick(self, span: timedelta) -> int:
-        return int(np.searchsorted(self.times, -span.total_seconds()))
-
-
-def _numbered(names: Sequence[str]) -> Ints:
-    """A number for each name, the same for equal ones."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
+def _members(groups: GroupAxis, component: Component) -> Ints:
+    row = groups.rows.get(component.key)
+    return np.empty(0, dtype=np.int64) if row is None else groups.members(row)

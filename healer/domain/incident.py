@@ -36,10 +36,33 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Symptom:
+    """Something else that was found, and that this incident explains."""
+
+    failure_mode: FailureMode
+    component: Component
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.failure_mode} of {self.component}: {self.reason}"
+
+    @property
+    def key(self) -> str:
+        return f"{self.failure_mode}@{self.component.key}"
+
+
+@dataclass(frozen=True, slots=True)
 class Incident:
     """Attributes:
+    reasons: why it was opened, or when it became worse; then who said what, where sources disagree.
+    culprit: of a job or a rack, the part that is to blame.
+    symptoms: what else was found that this explains.
+    jobs: whose GPUs it touches.
+    told_at: when reasons and evidence are from, None for when it was opened; they are renewed now and then.
     healthy_since: when the component was first observed healthy again, None while it is not, or while it is unknown.
-    persists: the finding has been there ever since the incident ended: the same fault, not a new one.
+    gone: its fault was observed to be over, at the end or since.
+    persists: it still stands for its fault: that has been there ever since the end, or is gone only lately.
+    reopened: how often it came back after it had gone away by itself.
     story: one line on where it stands, for the person who opens it.
     """
 
@@ -54,9 +77,15 @@ class Incident:
     evidence: tuple[Evidence, ...]
     opened_at: datetime
     changed_at: datetime
+    told_at: datetime | None = None
+    culprit: Component | None = None
+    symptoms: tuple[Symptom, ...] = ()
+    jobs: tuple[str, ...] = ()
     healthy_since: datetime | None = None
     resolved_at: datetime | None = None
+    gone: bool = False
     persists: bool = True
+    reopened: int = 0
     plan: Plan | None = None
     verdict: Verdict | None = None
     approval_id: str | None = None
@@ -75,8 +104,9 @@ class Incident:
             health=finding.health,
             score=finding.score,
             basis=finding.basis,
-            reasons=(finding.reason,),
+            reasons=(finding.reason, *finding.disputed),
             evidence=finding.evidence,
+            culprit=finding.culprit,
             opened_at=at,
             changed_at=at,
             story="found",

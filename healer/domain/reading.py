@@ -47,6 +47,7 @@ class Reading:
     label_sets: Sequence[Labels]
     silent: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    down: tuple[Labels, ...] = ()
 
     @property
     def samples(self) -> int:

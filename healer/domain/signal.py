@@ -98,3 +98,24 @@ class Signal(StrEnum):
     NVLINK_BIT_ERROR_RATE = "gpu_nvlink_bit_error_ratio"
     FABRIC_STATUS = "gpu_fabric_status"
     FABRIC_HEALTH = "gpu_fabric_health"
+
+
+class NodeSignal(StrEnum):
+    """What is known of a whole node, from others than its GPUs' exporter."""
+
+    READY = "node_ready"
+    CORDONED = "node_cordoned"
+    INLET_TEMPERATURE = "node_inlet_temperature_celsius"
+
+
+class PortSignal(StrEnum):
+    """Of one fabric port of a node, InfiniBand or Ethernet."""
+
+    ACTIVE = "port_active"
+    LINK_DOWNED = "port_link_downed_total"
+    CARRIER_CHANGES = "port_carrier_changes_total"
+    LINK_RECOVERY = "port_link_error_recovery_total"
+    SYMBOL_ERRORS = "port_symbol_errors_total"
+    RECEIVE_ERRORS = "port_receive_errors_total"
+    RECEIVED = "port_received_bytes_total"
+    SENT = "port_sent_bytes_total"

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 class Guard(StrEnum):
     MODE = "mode"
+    SILENCE = "silence"
     BASIS = "basis"
     FRESHNESS = "freshness"
     TARGET = "target"

@@ -1,102 +1,283 @@
-"""Findings into incidents: one life for each fault, however often it is found."""
+"""Findings into incidents: one life for each fault, however often it is found and whatever follows from it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from healer.domain.finding import Basis, Finding, Findings, Health
+import numpy as np
+
+from healer.domain.component import Component, ComponentKind
+from healer.domain.finding import Basis, FailureMode, Finding, Findings, Health
 from healer.domain.frame import Frame
-from healer.domain.incident import Incident, IncidentState
+from healer.domain.incident import Incident, IncidentState, Symptom
 from healer.domain.playbook import ResolvesWhen
+from healer.policy.causes import Case, roots, rows_of
+from healer.policy.common_cause import gathered
+
+REOPENS_WITHIN = timedelta(minutes=30)
+_MOST_DAMPED = 5  # doublings of the time to clear
+_TOLD_ANEW_AFTER = timedelta(minutes=5)
+_MOST_SYMPTOMS = 20
+_MOST_JOBS = 50
+_BEFORE_ANYBODY_ACTS = frozenset({IncidentState.OPEN, IncidentState.AWAITING_APPROVAL})
 
 
 def correlate(
     incidents: Iterable[Incident], findings: Findings, frame: Frame, *, clear_after: timedelta
 ) -> tuple[Incident, ...]:
-    """The incidents that are new or have changed. `incidents` are the live ones.
+    """The incidents that are new or have changed. `incidents` are those that have not ended or still persist.
+
+    What a deeper cause explains opens nothing: it is a symptom of its cause's incident. If the cause is noticed later
+    than its effect, and nobody has acted yet, the effect's incident becomes the cause's.
 
     A finding that persists after its incident has ended is the same fault and opens nothing. An incident ends by
-    itself only when its component was *observed* healthy for `clear_after`: silence clears nothing. Where another
-    system found the fault and has fallen silent, nobody observes any more: that is for a person to look at.
+    itself only when its component was *observed* healthy for `clear_after`: silence clears nothing. If its fault comes
+    back soon after, it is open again, and has to be healthy for longer the next time. Where another system found the
+    fault and has fallen silent, nobody observes any more: that is for a person to look at.
     """
-    live = {incident.key: incident for incident in incidents}
+    before = {incident.key: incident for incident in incidents}
     # Where two detectors find the same, the worse counts, and of two alike the rule.
     ranked = sorted(findings.found, key=lambda finding: (finding.health, finding.basis is Basis.RULE))
-    found = {finding.key: finding for finding in ranked}
-    reported = {report.key: report.health for report in sorted(findings.reports, key=lambda report: report.health)}
-    changed = [
-        _refreshed(_recurred(live[key], frame.at, clear_after), finding)
-        for key, finding in found.items()
-        if key in live
-    ]
-    changed += [Incident.opened(finding, frame.at) for key, finding in found.items() if key not in live]
+    found = {finding.key: finding for finding in gathered(ranked, frame)}
+    root_of = _roots(found, before, frame)
+    turn = _Turn(frame, clear_after, found, root_of, dict(before))
+    turn.take_findings()
+    turn.look_at_the_others(findings)
+    return tuple(incident for incident in turn.incidents.values() if incident != turn.unchanged.get(incident.id))
+
+
+def _roots(found: Mapping[str, Finding], live: Mapping[str, Incident], frame: Frame) -> dict[str, str]:
+    cases = []
+    for key, finding in found.items():
+        first = live[key].opened_at if key in live else frame.at
+        culprit = frozenset[int]() if finding.culprit is None else rows_of(finding.culprit, frame)
+        rows = rows_of(finding.component, frame, finding.members)
+        cases.append(Case(key, finding.failure_mode, rows, first, culprit))
     for key, incident in live.items():
         if key not in found:
-            where = incident.component
-            judged = findings.health_of(incident.failure_mode, where.kind, frame.row_of(where))
+            culprit = frozenset() if incident.culprit is None else rows_of(incident.culprit, frame)
+            rows = rows_of(incident.component, frame)
+            cases.append(Case(key, incident.failure_mode, rows, incident.opened_at, culprit))
+    return roots(cases, frame)
+
+
+class _Turn:
+    """The incidents as one turn changes them.
+
+    Attributes:
+        by_key: the live ones by their fault.
+        incidents, unchanged: by id, as they are and as they were.
+    """
+
+    def __init__(
+        self,
+        frame: Frame,
+        clear_after: timedelta,
+        found: Mapping[str, Finding],
+        root_of: Mapping[str, str],
+        by_key: dict[str, Incident],
+    ) -> None:
+        self.frame = frame
+        self.at = frame.at
+        self.clear_after = clear_after
+        self.found = found
+        self.root_of = root_of
+        self.by_key = by_key
+        self.incidents = {incident.id: incident for incident in by_key.values()}
+        self.unchanged = dict(self.incidents)
+
+    def take_findings(self) -> None:
+        for key, finding in self.found.items():
+            if self.root_of[key] == key:
+                self._take_root(key, finding)
+        for key, finding in self.found.items():
+            if self.root_of[key] != key:
+                self._take_effect(key, finding, self.by_key[self.root_of[key]])
+
+    def look_at_the_others(self, findings: Findings) -> None:
+        """The live incidents whose finding is not there."""
+        reported = {report.key: report.health for report in sorted(findings.reports, key=lambda report: report.health)}
+        for key, incident in [*self.by_key.items()]:
+            if key in self.found:
+                continue
+            judged = _observed(findings, incident.failure_mode, incident.component, self.frame)
             health = max(judged, reported.get(key, Health.UNKNOWN))
-            since = incident.healthy_since if _looked_on(frame, clear_after) else None
+            since = incident.healthy_since if self._looked_on() else None
             unbroken = replace(incident, healthy_since=since)
             if health is Health.UNKNOWN and key in reported:
-                changed.append(_fallen_silent(unbroken, frame.at))
+                self._put(_fallen_silent(unbroken, self.at))
             else:
-                changed.append(_not_found(unbroken, health, frame.at, clear_after))
-    return tuple(incident for incident in changed if incident != live.get(incident.key))
+                self._put(self._not_found(unbroken, health))
 
+    def _take_root(self, key: str, finding: Finding) -> None:
+        incident = self.by_key.get(key)
+        if incident is None:
+            incident = self._became(key, finding)
+        elif incident.gone:
+            incident = self._back(incident, finding)
+        else:
+            incident = self._refreshed(self._recurred(incident), finding)
+        self._put(self._with_jobs(incident))
 
-def _looked_on(frame: Frame, clear_after: timedelta) -> bool:
-    """Whether the frame before this one is recent: what was healthy before a long silence counts anew."""
-    return len(frame.times) > 1 and -frame.times[-2] <= clear_after.total_seconds()
+    def _became(self, key: str, finding: Finding) -> Incident:
+        """A new incident; or an older one of which this is the cause, as long as nobody has acted on it."""
+        effects = [
+            incident
+            for other, incident in self.by_key.items()
+            if self.root_of.get(other) == key and incident.state in _BEFORE_ANYBODY_ACTS
+        ]
+        if not effects:
+            return Incident.opened(finding, self.at)
+        oldest = min(effects, key=lambda incident: incident.opened_at)
+        del self.by_key[oldest.key]
+        opened = Incident.opened(finding, self.at)
+        return replace(
+            oldest,
+            failure_mode=opened.failure_mode,
+            component=opened.component,
+            health=opened.health,
+            score=opened.score,
+            basis=opened.basis,
+            reasons=opened.reasons,
+            evidence=opened.evidence,
+            culprit=opened.culprit,
+            symptoms=(Symptom(oldest.failure_mode, oldest.component, oldest.reasons[0]), *oldest.symptoms),
+            told_at=self.at,
+            changed_at=self.at,
+            healthy_since=None,
+            story=f"what was found first as {oldest.failure_mode} of {oldest.component} has this cause",
+        )
 
+    def _take_effect(self, key: str, finding: Finding, cause: Incident) -> None:
+        """What a deeper cause explains is noted there, and is no incident of its own any more."""
+        if not cause.state.ended and len(cause.symptoms) < _MOST_SYMPTOMS:
+            symptom = Symptom(finding.failure_mode, finding.component, finding.reason)
+            if symptom.key not in {known.key for known in cause.symptoms}:
+                cause = replace(cause, symptoms=(*cause.symptoms, symptom), health=max(cause.health, finding.health))
+                self._put(cause)
+        incident = self.by_key.get(key)
+        if incident is None:
+            return
+        if incident.state in _BEFORE_ANYBODY_ACTS:
+            story = f"explained by {cause.id}: {cause.failure_mode} of {cause.component}"
+            incident = replace(
+                incident,
+                state=IncidentState.RESOLVED,
+                resolved_at=self.at,
+                changed_at=self.at,
+                verdict=None,
+                story=story,
+            )
+        self._put(replace(incident, healthy_since=None))
 
-def _recurred(incident: Incident, at: datetime, clear_after: timedelta) -> Incident:
-    """Open again if the remedy has not lasted: the fault is back, or is still there when it should long be gone."""
-    if incident.state is not IncidentState.VERIFYING or _contains(incident):
-        return incident
-    if incident.healthy_since is None and at - incident.changed_at < clear_after:
-        return incident
-    return replace(incident, state=IncidentState.OPEN, changed_at=at, run_id=None, story="found again after its remedy")
+    def _back(self, incident: Incident, finding: Finding) -> Incident:
+        """It was over, and is there again: the same incident if it went away by itself, else a new one."""
+        if incident.state is not IncidentState.RESOLVED or incident.run_id is not None:
+            self._put(replace(incident, persists=False))
+            return Incident.opened(finding, self.at)
+        opened = Incident.opened(finding, self.at)
+        count = incident.reopened + 1
+        return replace(
+            opened,
+            id=incident.id,
+            opened_at=incident.opened_at,
+            health=max(incident.health, opened.health),
+            symptoms=incident.symptoms,
+            jobs=incident.jobs,
+            reopened=count,
+            story=f"back after it went away by itself, time {count}",
+        )
 
+    def _recurred(self, incident: Incident) -> Incident:
+        """Open again if the remedy has not lasted: the fault is back, or is still there when it should long be gone."""
+        if incident.state is not IncidentState.VERIFYING or _contains(incident):
+            return incident
+        if incident.healthy_since is None and self.at - incident.changed_at < self.clear_after:
+            return incident
+        story = "found again after its remedy"
+        return replace(incident, state=IncidentState.OPEN, changed_at=self.at, run_id=None, story=story)
 
-def _refreshed(incident: Incident, finding: Finding) -> Incident:
-    """The incident with the newest evidence; its worst health stays, so that flapping does not lower the severity."""
-    if incident.state.ended:
-        return replace(incident, healthy_since=None)
-    return replace(
-        incident,
-        component=finding.component,
-        health=max(incident.health, finding.health),
-        score=max(incident.score, finding.score),
-        basis=Basis.RULE if finding.basis is Basis.RULE else incident.basis,
-        reasons=(finding.reason,),
-        evidence=finding.evidence or incident.evidence,
-        healthy_since=None,
-    )
+    def _refreshed(self, incident: Incident, finding: Finding) -> Incident:
+        """Its worst health stays, so that flapping does not lower the severity; what convinced is renewed when it has
+        become worse, and now and then.
+        """
+        if incident.state.ended:
+            return replace(incident, healthy_since=None)
+        worse = finding.health > incident.health or finding.culprit not in {None, incident.culprit}
+        told = worse or self.at - (incident.told_at or incident.opened_at) >= _TOLD_ANEW_AFTER
+        return replace(
+            incident,
+            component=finding.component,
+            health=max(incident.health, finding.health),
+            score=max(incident.score, finding.score),
+            basis=Basis.RULE if finding.basis is Basis.RULE else incident.basis,
+            reasons=(finding.reason, *finding.disputed) if told else incident.reasons,
+            evidence=(finding.evidence or incident.evidence) if told else incident.evidence,
+            culprit=finding.culprit or incident.culprit,
+            told_at=self.at if told else incident.told_at,
+            healthy_since=None,
+        )
 
+    def _with_jobs(self, incident: Incident) -> Incident:
+        """Whose GPUs it touches, once that can be told: the blast radius."""
+        if incident.state.ended or len(incident.jobs) >= _MOST_JOBS:
+            return incident
+        rows = self.frame.jobs.of_gpu[self.frame.parts_of(incident.component)]
+        names = [str(self.frame.jobs.components[row].job) for row in np.unique(rows[rows >= 0]).tolist()]
+        new = [name for name in names if name not in incident.jobs]
+        return replace(incident, jobs=(*incident.jobs, *new)[:_MOST_JOBS]) if new else incident
 
-def _not_found(incident: Incident, health: Health, at: datetime, clear_after: timedelta) -> Incident:
-    if health is not Health.HEALTHY:
-        return replace(incident, healthy_since=None)
-    since = incident.healthy_since or at
-    if at - since < clear_after:
-        return replace(incident, healthy_since=since)
-    if incident.state.ended:
-        return replace(incident, healthy_since=since, persists=False)
-    if _may_end(incident):
+    def _not_found(self, incident: Incident, health: Health) -> Incident:
+        if health is not Health.HEALTHY:
+            return replace(incident, healthy_since=None)
+        since = incident.healthy_since or self.at
+        incident = replace(incident, healthy_since=since)
+        if not self._is_over(incident):
+            return incident
+        if incident.state.ended:
+            by_itself = incident.state is IncidentState.RESOLVED and incident.run_id is None
+            return replace(incident, gone=True, persists=by_itself and self.at - since < REOPENS_WITHIN)
+        if not _may_end(incident):
+            return incident
         how = "remedied" if incident.state is IncidentState.VERIFYING else "it went away by itself"
         return replace(
             incident,
             state=IncidentState.RESOLVED,
-            healthy_since=since,
-            resolved_at=at,
-            changed_at=at,
-            persists=False,
+            resolved_at=self.at,
+            changed_at=self.at,
+            gone=True,
+            persists=incident.run_id is None,
             verdict=None,
             story=f"{how}: observed healthy since {since:%H:%M:%S}Z",
         )
-    return replace(incident, healthy_since=since)
+
+    def _is_over(self, incident: Incident) -> bool:
+        """Whether it has been healthy for long enough, which is longer for one that has come back before."""
+        damped = self.clear_after * 2 ** min(incident.reopened, _MOST_DAMPED)
+        return incident.healthy_since is not None and self.at - incident.healthy_since >= damped
+
+    def _looked_on(self) -> bool:
+        """Whether the frame before this one is recent: what was healthy before a long silence counts anew."""
+        times = self.frame.times
+        return len(times) > 1 and -times[-2] <= self.clear_after.total_seconds()
+
+    def _put(self, incident: Incident) -> None:
+        self.by_key[incident.key] = incident
+        self.incidents[incident.id] = incident
+
+
+def _observed(findings: Findings, mode: FailureMode, where: Component, frame: Frame) -> Health:
+    """The health that was observed: of the component itself, or of all its parts where only those are judged."""
+    own = findings.health_of(mode, where.kind, frame.row_of(where))
+    if own is not Health.UNKNOWN or where.kind is ComponentKind.GPU:
+        return own
+    gpus = frame.parts_of(where)
+    nodes = np.unique(frame.nodes.groups.of_gpu[gpus])
+    of_gpus = findings.health_of_all(mode, ComponentKind.GPU, gpus)
+    of_nodes = findings.health_of_all(mode, ComponentKind.NODE, nodes[nodes >= 0])
+    return max(of_gpus, of_nodes)
 
 
 def _fallen_silent(incident: Incident, at: datetime) -> Incident:

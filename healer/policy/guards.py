@@ -13,6 +13,7 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis
 from healer.domain.fleet import Fleet
 from healer.domain.plan import Plan
+from healer.domain.silence import Silenced
 from healer.domain.verdict import Guard, Mode, Verdict
 from healer.policy.budget import DisruptionBudget, Scope, scopes_of
 
@@ -26,6 +27,7 @@ class Situation:
         racks: node -> rack.
         leases: component key -> the run that holds it.
         leaving: nodes that active runs are taking out.
+        silenced: why the incident is to be left alone now, if it is.
         run_id: the run on whose behalf is asked; its own leases and cordons do not stand in its way.
     """
 
@@ -40,6 +42,7 @@ class Situation:
     leaving: frozenset[str]
     fleet_budget: DisruptionBudget
     rack_budget: DisruptionBudget
+    silenced: Silenced | None = None
     run_id: str | None = None
 
 
@@ -64,6 +67,12 @@ def _mode(_plan: Plan, situation: Situation) -> Verdict | None:
     if situation.mode is not Mode.OBSERVE:
         return None
     return Verdict(Guard.MODE, "mode is observe: nothing acts", "mode is set to recommend or act")
+
+
+def _silence(_plan: Plan, situation: Situation) -> Verdict | None:
+    if situation.silenced is None:
+        return None
+    return Verdict(Guard.SILENCE, str(situation.silenced), f"{situation.silenced.source} ends or is expired")
 
 
 def _basis(plan: Plan, situation: Situation) -> Verdict | None:
@@ -128,4 +137,12 @@ def _scopes(node: str, situation: Situation) -> tuple[Scope, ...]:
     )
 
 
-GUARDS: tuple[Callable[[Plan, Situation], Verdict | None], ...] = (_mode, _basis, _freshness, _target, _lease, _budget)
+GUARDS: tuple[Callable[[Plan, Situation], Verdict | None], ...] = (
+    _mode,
+    _silence,
+    _basis,
+    _freshness,
+    _target,
+    _lease,
+    _budget,
+)

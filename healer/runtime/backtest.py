@@ -102,7 +102,7 @@ class _Replay:
         self._board = Board(Snapshot(config.mode))
         self._cluster = SimulatedCluster({}, clock=self)
         journal.lead("backtest", start, _LEASE)
-        outside = Outside(source=self, cluster=self._cluster, power=self)
+        outside = Outside(source=self, cluster=self._cluster, power=self, is_replay=True)
         self._operator = build_operator(
             config, content=content, outside=outside, journal=journal, board=self._board, clock=self
         )

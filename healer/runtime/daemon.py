@@ -138,6 +138,8 @@ class Daemon:
             notices=self.intake.notices,
             console=self.console,
             interval=self.config.telemetry.interval,
+            silences=self.config.detectors.silences,
+            maintenance=self.config.detectors.windows(),
         )
 
 

@@ -18,7 +18,7 @@ from healer.actions.registry import bound_arguments
 from healer.content.boundary import Defect, call
 from healer.domain.playbook import OnFailure
 from healer.domain.run import Done, EffectRecord, Failed, Outcome, Refused, RetryAfter, Run, RunState, Unknown
-from healer.domain.verdict import Verdict
+from healer.domain.verdict import Guard, Verdict
 from healer.errors import Fenced, HealerError, Unavailable
 from healer.ports import Clock, Journal
 
@@ -43,7 +43,8 @@ class Executor:
             return self._undo(run, world)
         cause = _why_stop(run, world.now)
         if cause:
-            return _undoing(run, cause, world.now)
+            silenced = None if run.cancelled_by else self._silenced(run)
+            return _undoing(run, cause, world.now) if silenced is None else _advanced(run, silenced, world.now)
         earlier = self._earlier_steps(run, world)
         outcome = self._step(run, world) if isinstance(earlier, Done) else earlier
         return _advanced(run, outcome, world.now)
@@ -55,6 +56,11 @@ class Executor:
             if not isinstance(outcome, Done):
                 return outcome
         return Done("observed again")
+
+    def _silenced(self, run: Run) -> Refused | None:
+        """What the guards say if it is a silence: a run that is out of time waits for its end."""
+        verdict = self.permit(run)
+        return Refused(verdict) if verdict is not None and verdict.guard is Guard.SILENCE else None
 
     def _earlier_steps(self, run: Run, world: World) -> Outcome:
         """Failed if an earlier step's effect is gone, Unknown if that cannot be seen, else Done."""
@@ -127,7 +133,9 @@ class Executor:
 def _why_stop(run: Run, now: datetime) -> str:
     if run.cancelled_by:
         return f"cancelled by {run.cancelled_by}"
-    if now - run.started_at > run.plan.deadline:
+    if run.held_since is not None:
+        return ""
+    if now - run.started_at - run.held > run.plan.deadline:
         return f"not finished within its deadline: {run.detail}"
     step = run.plan.steps[run.position]
     if now - run.step_started_at > step.timeout:
@@ -152,7 +160,18 @@ def _outcome_of(error: HealerError) -> Outcome:
             return Failed(str(error))
 
 
+def _clocked(run: Run, outcome: Outcome, now: datetime) -> Run:
+    """Stop the run's clock while a silence holds it: timing out would undo it in the middle of a person's work."""
+    if isinstance(outcome, Refused) and outcome.verdict.guard is Guard.SILENCE:
+        return replace(run, held_since=run.held_since or now)
+    if run.held_since is None:
+        return run
+    held = now - run.held_since
+    return replace(run, held_since=None, held=run.held + held, step_started_at=run.step_started_at + held)
+
+
 def _advanced(run: Run, outcome: Outcome, now: datetime) -> Run:
+    run = _clocked(run, outcome, now)
     match outcome:
         case Done(detail) if run.position + 1 == len(run.plan.steps):
             return replace(run, state=RunState.SUCCEEDED, ended_at=now, detail=detail)

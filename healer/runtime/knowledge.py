@@ -12,15 +12,19 @@ from healer.actions.base import World
 from healer.domain.fleet import Fleet
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
+from healer.domain.maintenance import MaintenanceWindow
 from healer.domain.run import Run
+from healer.domain.silence import Silenced
 from healer.domain.verdict import Mode, Verdict
 from healer.errors import HealerError
 from healer.policy.budget import DisruptionBudget
 from healer.policy.guards import Situation, first_verdict
+from healer.policy.silencing import covering
 from healer.ports import (
     ApprovalChannel,
     Clock,
     Cluster,
+    JobWitness,
     Journal,
     Notices,
     PowerControl,
@@ -46,11 +50,16 @@ class Rules:
     max_age: timedelta = timedelta(seconds=90)
     clear_after: timedelta = timedelta(minutes=2)
     power_floor_w: float = 300.0
+    maintenance: tuple[MaintenanceWindow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outside:
-    """The outside systems; those that are not configured are None."""
+    """The outside systems; those that are not configured are None.
+
+    Attributes:
+        is_replay: the cluster is a stand-in of which only the nodes' names are true: it is no witness of anything.
+    """
 
     source: TelemetrySource
     cluster: Cluster | None = None
@@ -58,6 +67,8 @@ class Outside:
     channel: ApprovalChannel | None = None
     topology: TopologySource | None = None
     notices: Notices | None = None
+    witness: JobWitness | None = None
+    is_replay: bool = False
 
 
 class Knowledge:
@@ -89,6 +100,11 @@ class Knowledge:
         incident = self._journal.incident(run.incident_id)
         return first_verdict(run.plan, self.situation(incident, run=run))
 
+    def silenced(self, incident: Incident) -> Silenced | None:
+        """Why the incident is to be left alone now; None if it is not. Raises Unavailable: not knowing is not None."""
+        now = self._clock.now()
+        return covering(incident, self._journal.silences(unended_at=now), self.rules.maintenance, now)
+
     def situation(self, incident: Incident, *, run: Run | None = None) -> Situation:
         """What the guards look at for the incident; for `run`, without what the run itself holds."""
         others = [other for other in self._journal.runs(active_only=True) if run is None or other.id != run.id]
@@ -104,6 +120,7 @@ class Knowledge:
             leaving=frozenset(node for other in others for node in other.plan.takes_out),
             fleet_budget=self.rules.fleet_budget,
             rack_budget=self.rules.rack_budget,
+            silenced=self.silenced(incident),
             run_id=None if run is None else run.id,
         )
 

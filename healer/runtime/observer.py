@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -13,24 +13,44 @@ import structlog
 from healer.content.boundary import call
 from healer.content.detectors import Detector
 from healer.content.models import Model
-from healer.domain.component import ComponentKind
-from healer.domain.finding import Findings
-from healer.domain.frame import Floats, Frame, Presence
+from healer.domain.component import Component, ComponentKind
+from healer.domain.finding import FailureMode, Findings
+from healer.domain.fleet import Fleet
+from healer.domain.frame import Bools, Floats, Frame
 from healer.domain.reading import Reading
 from healer.domain.topology import Topology, changes
 from healer.errors import HealerError, Rejected, Unavailable
-from healer.ports import Notices, TelemetrySource, TopologySource
+from healer.ports import JobWitness, Notices, TelemetrySource, TopologySource
 from healer.telemetry.coverage import Gap, change, gaps, told
 from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import vendor_of
 
 _log = structlog.get_logger(__name__)
 
+# While one of these lasts, a GPU's values are not what they should be: they are not learnt.
+CHANGES_WHAT_IS_NORMAL = frozenset(
+    {
+        FailureMode.GPU_CORRECTABLE_ECC_STORM,
+        FailureMode.GPU_THERMAL_LIMIT,
+        FailureMode.GPU_COOLING_DEGRADED,
+        FailureMode.RACK_COOLING_DEGRADED,
+        FailureMode.GPU_POWER_BRAKE,
+        FailureMode.GPU_THROTTLED,
+        FailureMode.NVLINK_ERRORS,
+        FailureMode.NVLINK_DOWN,
+        FailureMode.PCIE_DEGRADED,
+        FailureMode.JOB_STALLED,
+        FailureMode.JOB_STRAGGLER,
+    }
+)
+
 
 @dataclass(slots=True, eq=False)
 class Observer:
     """Attributes:
     topology: who knows better than labels do where a GPU is, and whose; None if nobody is configured.
+    witness: who asks jobs what they say of themselves.
+    scheduler: the second witness of nodes that fall silent; it is only asked while there are some.
     gaps: what detectors and models read and no exporter ever gave to some GPUs.
     """
 
@@ -40,11 +60,16 @@ class Observer:
     models: Sequence[Model]
     topology: TopologySource | None = None
     notices: Notices | None = None
+    witness: JobWitness | None = None
+    scheduler: Callable[[], Fleet] | None = None
     gaps: tuple[Gap, ...] = ()
     _known: Topology = field(default_factory=Topology)
     _said: frozenset[str] = frozenset()
     _offered: tuple[int, ...] = ()
     _compared: tuple[int, ...] = ()
+    _sick: Bools | None = None
+    _blind: bool = False
+    _suspects: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def read(self, at: datetime) -> Reading:
         """Raises Unavailable: nothing is concluded from silence."""
@@ -56,7 +81,9 @@ class Observer:
         A part that fails is named in the frame's warnings; what it would have judged is unknown, the others go on.
         """
         warnings = self._locate(reading.at)
-        frame = self.window.add(reading, self._known)
+        fleet = self.scheduler() if self.scheduler is not None and self._blind else None
+        told = () if self.witness is None else self.witness.testimonies(reading.at, self._suspects)
+        frame = self.window.add(reading, self._known, fleet=fleet, testimonies=told, sick=self._sick)
         findings, scores, defects = Findings(), dict[str, Floats](), list[str]()
         for detector in self.detectors:
             try:
@@ -69,13 +96,25 @@ class Observer:
                 findings += call(f"model {model.name}", partial(model.judge, frame, scores[model.name]))
             except HealerError as error:
                 defects.append(self._noted(error))
-        findings = findings.doubting(ComponentKind.GPU, frame.presence != Presence.CURRENT)
+        findings = findings.doubting(ComponentKind.GPU, ~frame.current)
+        self._remember(frame, findings)
         if self.notices is not None:
             findings += self.notices.findings(frame, reading.at)
             warnings += self.notices.warnings(reading.at)
         self._said = frozenset(defects)
         self._compare_with_reads(frame)
         return replace(frame, scores=scores, warnings=frame.warnings + warnings + tuple(defects)), findings
+
+    def _remember(self, frame: Frame, findings: Findings) -> None:
+        """What the next look is to know of this one: what must not be learnt as normal, and who has to be asked."""
+        self._blind = not bool(frame.current.all())
+        sick = np.zeros(len(frame.gpus), dtype=np.bool_)
+        for finding in findings.found:
+            if finding.failure_mode in CHANGES_WHAT_IS_NORMAL:
+                sick[frame.parts_of(finding.component)] = True
+        self._sick = sick
+        stalled = [finding.component for finding in findings.found if finding.component.kind is ComponentKind.JOB]
+        self._suspects = {str(job.job): _nodes_of(job, frame) for job in stalled}
 
     def _locate(self, at: datetime) -> tuple[str, ...]:
         """Ask where everything is. Who cannot say leaves what was known, and a warning."""
@@ -116,3 +155,8 @@ class Observer:
         if text not in self._said:
             _log.error("content failed", error=text, exc_info=error)
         return text
+
+
+def _nodes_of(job: Component, frame: Frame) -> tuple[str, ...]:
+    nodes = np.unique(frame.nodes.groups.of_gpu[frame.parts_of(job)])
+    return tuple(str(frame.nodes.components[node].node) for node in nodes[nodes >= 0].tolist())

@@ -151,7 +151,7 @@ class Operator:
                 if self.book.close(approval, ApprovalState.EXPIRED, "nobody answered in time"):
                     self.book.escalate(incident, "nobody answered in time; a person has to look")
             case ApprovalState.PENDING:
-                pass
+                self._void_if_silenced(incident, approval)
             case ApprovalState.EXPIRED:
                 self.book.escalate(incident, "nobody answered in time; a person has to look")
             case ApprovalState.VOID:
@@ -160,6 +160,12 @@ class Operator:
                 self.book.escalate(incident, f"denied by {approval.decided_by}: {approval.reason}")
             case ApprovalState.APPROVED:
                 self._start_approved(incident, approval)
+
+    def _void_if_silenced(self, incident: Incident, approval: Approval) -> None:
+        """Nobody is asked about what a person wants left alone; if it outlasts the silence, it is asked anew."""
+        silenced = self.knowledge.silenced(incident)
+        if silenced is not None:
+            self.book.reopen(incident, approval, str(silenced))
 
     def _drop_if_moved_on(self, approval: Approval) -> None:
         """Void a question whose incident has ended, or is asking another one, meanwhile."""
@@ -177,6 +183,8 @@ class Operator:
             self.book.open_again(incident, f"the plan changed after it was approved: {changed}")
         elif verdict is None:
             self.book.start(incident, approval.plan, approval.id)
+        elif verdict.guard is Guard.SILENCE:
+            self.book.open_again(incident, f"approved by {approval.decided_by}, but {verdict.message}")
         elif self.clock.now() >= approval.expires_at:
             self.book.escalate(incident, f"approved by {approval.decided_by}, but held until it expired: {verdict}")
         else:
@@ -235,6 +243,8 @@ class Operator:
     def _show(self, approval: Approval) -> None:
         incident = self.journal.incident(approval.incident_id)
         if approval.state is ApprovalState.PENDING and not approval.announced:
+            if self.knowledge.silenced(incident) is not None:
+                return  # it is about to be voided
             name = self.channel.ask(approval, incident) if self.channel is not None else ""
             self._mark(replace(approval, announced=True, announced_as=name))
         elif approval.state is not ApprovalState.PENDING and not approval.closed:

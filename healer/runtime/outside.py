@@ -9,6 +9,11 @@ from healer.adapters.agents import AgentPower
 from healer.adapters.kubernetes.client import KubernetesClient
 from healer.adapters.kubernetes.cluster import KubernetesCluster
 from healer.adapters.kubernetes.topology import KubernetesTopology
+from healer.adapters.nccl.dumps import DumpFiles
+from healer.adapters.nccl.logs import LogFiles
+from healer.adapters.nccl.ras import RasClient
+from healer.adapters.nccl.ras_jobs import RasJobs
+from healer.adapters.nccl.witness import NcclWitness
 from healer.adapters.prometheus.api import PrometheusApi
 from healer.adapters.prometheus.source import PrometheusSource
 from healer.adapters.push.alertmanager import AlertmanagerWebhook
@@ -24,7 +29,7 @@ from healer.adapters.topology.kube_state import KubeStateTopology
 from healer.adapters.topology.layers import BackgroundTopology, LayeredTopology
 from healer.config import Config, PrometheusSettings, Secret
 from healer.ports import Cluster, PowerControl, TelemetrySource, TopologySource
-from healer.telemetry.catalogue.signals import SPELLINGS
+from healer.telemetry.catalogue.site import READ_METRICS
 from healer.telemetry.notices import HeldNotices
 
 _HOLDS_A_TURN = timedelta(seconds=2)  # how long a turn waits for a scheduler that lists its jobs
@@ -36,7 +41,7 @@ def build_source(config: Config) -> TelemetrySource:
     telemetry = config.telemetry
     if telemetry.source == "remote_write":
         return RemoteWrite(
-            wanted=(*SPELLINGS, config.topology.rack_power),
+            wanted=(*READ_METRICS, config.topology.rack_power),
             kept_labels=config.topology.rules().labels,
             most_series=telemetry.remote_write.max_series,
         )
@@ -135,6 +140,19 @@ def build_notices(config: Config) -> AlertmanagerWebhook | None:
         return None
     held = HeldNotices(config.topology.rules(), modes=alerts.modes, expires_after=alerts.expires_after)
     return AlertmanagerWebhook(held)
+
+
+def build_job_witness(config: Config) -> NcclWitness | None:
+    """None where jobs are not to be asked in any way."""
+    ras, recorder, logs = config.telemetry.nccl.ras, config.telemetry.nccl.flight_recorder, config.telemetry.nccl.logs
+    if ras.address is None and not recorder.files and not logs.files:
+        return None
+    asking = None if ras.address is None else RasClient(ras.address, timeout_s=ras.timeout.total_seconds())
+    return NcclWitness(
+        ras=None if asking is None else RasJobs(asking.ask),
+        dumps=DumpFiles(recorder.files, recorder.names()) if recorder.files else None,
+        logs=LogFiles(logs.files, logs.names()) if logs.files else None,
+    )
 
 
 def build_cluster(config: Config) -> Cluster | None:

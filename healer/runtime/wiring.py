@@ -88,16 +88,24 @@ def build_operator(
         max_age=telemetry.max_age,
         clear_after=config.detectors.clear_after,
         power_floor_w=config.power.floor_watts,
+        maintenance=config.detectors.windows(),
     )
     knowledge = Knowledge(rules=rules, outside=outside, journal=journal, clock=clock)
     return Operator(
         observer=Observer(
             source=outside.source,
-            window=Window(config.topology.rules(), span=telemetry.window, max_age=telemetry.max_age),
+            window=Window(
+                config.topology.rules(),
+                span=telemetry.window,
+                max_age=telemetry.max_age,
+                remembered={signal for detector in content.detectors for signal in detector.remembers},
+            ),
             detectors=content.detectors,
             models=content.models,
             topology=outside.topology,
             notices=outside.notices,
+            witness=outside.witness,
+            scheduler=None if outside.cluster is None or outside.is_replay else knowledge.fleet,
         ),
         planner=Planner(content.playbooks, BUILT_IN),
         executor=Executor(journal, BUILT_IN, permit=knowledge.permit, clock=clock),

@@ -14,6 +14,7 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.reading import Labels
 from healer.domain.topology import Place, PodName
 from healer.telemetry.catalogue.signals import SPELLINGS, Vendor
+from healer.telemetry.catalogue.site import SITE_LABELS
 from healer.telemetry.catalogue.spelling import label_of
 
 # dcgm-exporter; its NVLink rows, and AMD's exporter; AMD's first generation; dcgm-exporter 1.x.
@@ -34,6 +35,8 @@ NODE_LABELS = ("node", "Hostname", "hostname")
 _TARGET_LABELS = ("instance", "job")
 _BARE_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _POD_LABELS = ("namespace", "pod")
+# What a rack's meter may call the feeds that it measures one by one, beside the configured label.
+_FEED_LABELS = ("feed", "psu", "pdu", "power_shelf", "shelf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class TopologyRules:
                 *_OTHER_PARTS,
                 *_TARGET_LABELS,
                 *_POD_LABELS,
+                *SITE_LABELS,
+                *_FEED_LABELS,
                 *self.node_labels,
                 *self.job_labels,
                 *places,
@@ -105,6 +110,20 @@ def is_of_another_part(labels: Labels) -> bool:
 def rack_of(labels: Labels, rules: TopologyRules) -> Component | None:
     rack = label_of(labels, rules.rack_label)
     return None if rack is None else Component(kind=ComponentKind.RACK, rack=rack)
+
+
+def feed_of(labels: Labels, rules: TopologyRules) -> str | None:
+    """Which power feed of its rack a measurement is about; None for one of the whole rack."""
+    return _first(labels, (rules.feed_label, *_FEED_LABELS))
+
+
+def host_of(labels: Labels, rules: TopologyRules) -> str | None:
+    """The node that a series of another exporter, or its `up`, is about: by label, else by the target's address."""
+    named = _first(labels, (*rules.node_labels, "nodename"))
+    if named is not None:
+        return named
+    instance = labels.get("instance", "")
+    return instance.rpartition(":")[0].strip("[]") or instance or None
 
 
 def place_of(labels: Labels, rules: TopologyRules) -> Place:

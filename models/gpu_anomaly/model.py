@@ -29,6 +29,7 @@ from healer.sdk import (
     Floats,
     Frame,
     Health,
+    Said,
     Signal,
     findings,
     peers,
@@ -94,14 +95,14 @@ def judge(frame: Frame, scores: Floats, settings: Settings) -> Findings:
     health[scores > settings.threshold] = Health.DEGRADED
     residuals = features(frame) if (health == Health.DEGRADED).any() else np.empty((0, len(FEATURES)))
 
-    def describe(row: int) -> tuple[float, str, tuple[Evidence, ...]]:
+    def describe(row: int) -> Said:
         evidence = tuple(
             Evidence(str(wanted), float(residual), "C", frame.at, name)
             for (name, wanted, _), residual in zip(FEATURES, residuals[row], strict=True)
         )
         largest = int(np.argmax(np.abs(residuals[row])))
         reason = f"unlike its peers: {FEATURES[largest][0]} is {residuals[row][largest]:+.1f} C off"
-        return float(scores[row]), reason, evidence
+        return Said(reason, evidence, score=float(scores[row]))
 
     components = frame.gpus.components
     return findings(MODES[0], ComponentKind.GPU, health, components, describe, basis=Basis.LEARNT)

@@ -2,61 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from healer.content.detectors import Detector, load_detectors
+from healer.content.detectors import load_detectors
 from healer.documents import read_document
 from healer.domain.component import ComponentKind
-from healer.domain.finding import Findings, Health
-from healer.domain.frame import Frame, GpuAxis
-from healer.domain.reading import Reading
-from healer.domain.signal import Signal
+from healer.domain.finding import Findings
+from healer.domain.history import growth_of
 from healer.schema import parse_duration
-from healer.sdk import counter_growth, peers
+from healer.sdk import peers
 from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
+from tests.content.scenario import START, Scenario, play
+from tests.frames import frame_of
 from tests.readings import Series, reading_of
-from tests.unit.core_samples import frame, gpu
+from tests.unit.core_samples import gpu
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = Path(__file__).parent / "scenarios"
-START = datetime(2026, 3, 14, 3, 0, 0, tzinfo=UTC)
-_WORDS = ("is", "says", "age")
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One component's telemetry over some turns; `table` is the file, `row` the scenario in it."""
-
-    table: Mapping[str, Any]
-    row: Mapping[str, Any]
-
-    def detector(self) -> Detector:
-        name = self.table["detector"]
-        loaded = load_detectors(ROOT / "detectors", settings={name: self.row.get("settings", {})})
-        return next(detector for detector in loaded if detector.name == name)
-
-    def window(self) -> Window:
-        budget = self.row.get("budget_watts", self.table.get("budget_watts"))
-        return Window(TopologyRules(rack_budget_w={} if budget is None else {"default": float(budget)}))
-
-    def readings(self) -> Iterator[tuple[str, Reading, Mapping[str, Any]]]:
-        for moment, turn in self.row["turns"].items():
-            at = START + parse_duration(moment.removeprefix("+"))
-            told_at = at - parse_duration(turn.get("age", "0s"))
-            columns = {
-                self.table["metrics"][name]: [(self.table["labels"], float(value), told_at.timestamp())]
-                for name, value in turn.items()
-                if name not in _WORDS
-            }
-            yield moment, reading_of(at, columns), turn
 
 
 def _scenarios() -> list[Any]:
@@ -67,22 +36,9 @@ def _scenarios() -> list[Any]:
     return rows
 
 
-def _verdict(findings: Findings) -> tuple[Health, str]:
-    (judgement,) = findings.judgements
-    # A component that no series names has no row, and is unknown by that.
-    health = Health(int(judgement.health[0])) if len(judgement.health) else Health.UNKNOWN
-    reasons = [finding.reason for finding in findings.found]
-    assert [finding.health for finding in findings.found] == ([health] if health > Health.HEALTHY else [])
-    return health, "".join(reasons)
-
-
 @pytest.mark.parametrize("scenario", _scenarios())
 def test_scenario(scenario: Scenario) -> None:
-    detector, window = scenario.detector(), scenario.window()
-    for moment, reading, turn in scenario.readings():
-        health, reason = _verdict(detector.detect(window.add(reading)))
-        assert (moment, health.name.lower()) == (moment, turn["is"])
-        assert turn.get("says", "") in reason
+    play(scenario)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "detectors").glob("*.py")), ids=lambda path: path.stem)
@@ -97,7 +53,7 @@ def test_a_fleet_without_any_component_is_no_finding(path: Path) -> None:
     (detector,) = (d for d in load_detectors(ROOT / "detectors", settings={}) if d.name == path.stem)
     findings = detector.detect(Window(TopologyRules()).add(reading_of(START, {})))
     assert findings.found == ()
-    assert [len(judgement.health) for judgement in findings.judgements] == [0]
+    assert {len(judgement.health) for judgement in findings.judgements} == {0}
 
 
 def _detect(name: str, rules: TopologyRules, columns: Mapping[str, Sequence[Series]]) -> Findings:
@@ -144,24 +100,15 @@ def test_a_rack_is_measured_against_its_own_budget() -> None:
     ids=["still", "grows", "reset", "reset to more", "unknown first", "a gap", "silent since", "never known", "one"],
 )
 def test_the_growth_of_a_counter_survives_resets_and_gaps(samples: list[float], growth: float) -> None:
-    assert counter_growth(np.array([samples], dtype=float).T).tolist() == [growth]
+    assert growth_of(np.array([samples], dtype=float).T).tolist() == [growth]
 
 
 def test_each_gpu_of_a_window_grows_by_itself() -> None:
-    assert counter_growth(np.array([[0.0, 5.0, np.nan], [1.0, 5.0, 3.0]])).tolist() == [1, 0, 0]
+    assert growth_of(np.array([[0.0, 5.0, np.nan], [1.0, 5.0, 3.0]])).tolist() == [1, 0, 0]
 
 
 def test_peers_are_the_gpus_of_the_same_model() -> None:
-    bare = frame(gpu("A"), gpu("B"), gpu("C"))
-    mixed = Frame(
-        at=bare.at,
-        gpus=GpuAxis.of(bare.gpus.components, ("H100", "A100", "H100")),
-        racks=bare.racks,
-        times=bare.times,
-        values={Signal.POWER: np.zeros((1, 3))},
-        age_s=bare.age_s,
-        presence=bare.presence,
-    )
+    mixed = frame_of([gpu("A"), gpu("B"), gpu("C")], models=("H100", "A100", "H100"))
     groups = peers(mixed)
     assert groups[0] == groups[2] != groups[1]
 

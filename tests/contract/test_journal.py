@@ -24,9 +24,11 @@ from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, Evidence, FailureMode, Health
 from healer.domain.incident import Incident, IncidentState
+from healer.domain.matcher import parse_matcher
 from healer.domain.plan import Effect, PlannedStep
 from healer.domain.playbook import OnFailure, Scalar
 from healer.domain.run import EffectRecord, EffectState, RunState
+from healer.domain.silence import Silence, SilenceState
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Conflict, Fenced, NotFound, Unavailable
 from healer.policy.audit_chain import audit_digest, first_broken_link
@@ -97,6 +99,7 @@ def test_every_document_comes_back_as_it_was_written(journal: SqlJournal) -> Non
         approval_of(), decided_at=NOW, decided_by=ALICE, reason="ok ✓", announced=True, announced_as="m1", closed=True
     )
     run = replace(run_of(plan_of(STEP)), position=-1, cause="c", detail="d", ended_at=NOW, state=RunState.CANCELLED)
+    run = replace(run, held_since=NOW, held=timedelta(hours=1, milliseconds=1))
     effect = EffectRecord("run-1", "evacuate", "evict/a/b/uid", EffectState.DONE, NOW, NOW, '{"limit_w": 1}', "gone")
     with journal.transaction() as write:
         write.save_incident(incident)
@@ -122,7 +125,7 @@ def test_another_process_reads_what_one_has_written(journal: SqlJournal, url: st
 
 
 def test_what_is_not_there_is_not_found(journal: SqlJournal) -> None:
-    for ask in (journal.incident, journal.approval, journal.run):
+    for ask in (journal.incident, journal.approval, journal.run, journal.silence):
         with pytest.raises(NotFound, match="nothing-like-this"):
             ask("nothing-like-this")
     assert journal.effects("nothing-like-this") == ()
@@ -304,6 +307,86 @@ def test_a_run_that_has_ended_is_not_cancelled(journal: SqlJournal) -> None:
     assert journal.audit_log() == ()
 
 
+# Silences
+
+
+def silence_of(key: str = "sil-1", *, starts: float = 0, hours: float = 2, made: float = 0) -> Silence:
+    """Times are hours from NOW, said in another zone than the journal's."""
+    at = NOW.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    begin = at + timedelta(hours=starts)
+    matchers = (parse_matcher("rack=r1"), parse_matcher(r'failure_mode=~"Nv\w+|GpuXid"'))
+    ends = begin + timedelta(hours=hours)
+    return Silence(key, matchers, begin, ends, ALICE, "cables — ✓", at + timedelta(hours=made))
+
+
+def test_a_silence_comes_back_as_it_was_made_with_its_line_in_the_audit_log(journal: SqlJournal) -> None:
+    journal.add_silence(silence_of())
+    assert journal.silence("sil-1") == silence_of()
+    assert journal.silences() == (silence_of(),)
+    (line,) = journal.audit_log()
+    assert (line.actor, line.action, line.subject, line.reason) == (ALICE.id, "silence.added", "sil-1", "cables — ✓")
+    assert r'"failure_mode=~\"Nv\\\\w+|GpuXid\""' in line.detail
+    assert '"ends_at": "2026-03-01T10:30:00+05:30"' in line.detail
+
+
+def test_the_newest_silence_comes_first_and_those_that_have_ended_are_left_out_on_request(journal: SqlJournal) -> None:
+    for key, starts, made in (("early", -3, -3), ("now", -1, -1), ("ends", -2, -2), ("later", 5, -4)):
+        journal.add_silence(silence_of(key, starts=starts, made=made))
+    assert [silence.id for silence in journal.silences()] == ["now", "ends", "early", "later"]
+    assert [silence.id for silence in journal.silences(limit=2)] == ["now", "ends"]
+    assert [silence.id for silence in journal.silences(unended_at=NOW)] == ["now", "later"]
+    assert [silence.id for silence in journal.silences(unended_at=NOW - timedelta(microseconds=1))] == [
+        "now",
+        "ends",
+        "later",
+    ]
+
+
+def test_no_number_of_silences_hides_one(journal: SqlJournal) -> None:
+    for number in range(20):
+        journal.add_silence(silence_of(f"sil-{number}"))
+    assert len(journal.silences(unended_at=NOW)) == 20
+
+
+@pytest.mark.parametrize("starts", [-1.0, 1.0], ids=["active", "pending"])
+def test_a_person_expires_a_silence_once_with_a_line_in_the_audit_log(journal: SqlJournal, starts: float) -> None:
+    journal.add_silence(silence_of(starts=starts))
+    expired = journal.expire_silence("sil-1", BOB, NOW, "done early")
+    assert (expired.expired_by, expired.expired_at, expired.state(NOW)) == (BOB, NOW, SilenceState.EXPIRED)
+    assert journal.silence("sil-1") == expired
+    assert journal.silences(unended_at=NOW) == ()
+    line = journal.audit_log()[-1]
+    assert (line.actor, line.action, line.subject, line.reason) == (BOB.id, "silence.expired", "sil-1", "done early")
+    with pytest.raises(Conflict, match="sil-1 ended at 2026-03-01T03:00:00Z, expired by token:bob"):
+        journal.expire_silence("sil-1", ALICE, NOW, "me too")
+    assert journal.silence("sil-1") == expired
+    assert len(journal.audit_log()) == 2
+
+
+def test_a_silence_that_is_over_is_not_expired_any_more(journal: SqlJournal) -> None:
+    journal.add_silence(silence_of())
+    with pytest.raises(Conflict, match=r"sil-1 ended at 2026-03-01T05:00:00Z$"):
+        journal.expire_silence("sil-1", ALICE, NOW + timedelta(hours=2), "late")
+    with pytest.raises(NotFound, match="there is no silence sil-2"):
+        journal.expire_silence("sil-2", ALICE, NOW, "which?")
+    assert len(journal.audit_log()) == 1
+
+
+def test_of_many_who_expire_a_silence_at_once_exactly_one_does(journal: SqlJournal) -> None:
+    journal.add_silence(silence_of())
+    lost: list[int] = []
+
+    def expire(number: int) -> None:
+        try:
+            journal.expire_silence("sil-1", Person(f"token:{number}"), NOW, "")
+        except Conflict:
+            lost.append(number)
+
+    in_threads(expire, 6)
+    assert len(lost) == 5
+    assert [line.action for line in journal.audit_log()] == ["silence.added", "silence.expired"]
+
+
 # Leases
 
 
@@ -373,6 +456,11 @@ def test_a_process_that_has_not_led_writes_nothing(url: str) -> None:
         journal.decide("apr-1", ALICE, NOW, approve=True, reason="")
     with pytest.raises(Fenced):
         journal.request_cancel("run-1", ALICE, NOW, "")
+    with pytest.raises(Fenced):
+        journal.add_silence(silence_of())
+    with pytest.raises(Fenced):
+        journal.expire_silence("sil-1", ALICE, NOW, "")
+    assert journal.silences() == ()
     journal.close()
 
 
@@ -417,6 +505,8 @@ def test_a_leader_that_was_paused_cannot_write_any_more(rivals: tuple[SqlJournal
         pass
     with pytest.raises(Fenced):
         first.decide("apr-1", ALICE, NOW, approve=True, reason="")
+    with pytest.raises(Fenced):
+        first.add_silence(silence_of())
     with second.transaction() as write:
         write.audit(later, "healer", "still.works", "x")
 

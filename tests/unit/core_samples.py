@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -10,13 +10,14 @@ import numpy as np
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, FailureMode, Finding, Findings, Health, Judgement
 from healer.domain.fleet import Fleet, Node
-from healer.domain.frame import Frame, GpuAxis, RackAxis
+from healer.domain.frame import Frame
 from healer.domain.incident import Incident
 from healer.domain.plan import Effect, Plan
 from healer.domain.playbook import ResolvesWhen
 from healer.domain.verdict import Mode
 from healer.policy.budget import DisruptionBudget
 from healer.policy.guards import Situation
+from tests.frames import frame_of
 
 START = datetime(2026, 3, 14, 3, 0, 0, tzinfo=UTC)
 CLEAR_AFTER = timedelta(minutes=2)
@@ -40,22 +41,11 @@ def rack(name: str = "r1") -> Component:
     return Component(ComponentKind.RACK, rack=name)
 
 
-def frame(*gpus: Component, at: datetime = START, racks: tuple[Component, ...] = ()) -> Frame:
+def frame(
+    *gpus: Component, at: datetime = START, racks: tuple[Component, ...] = (), times: Sequence[float] = (0.0,)
+) -> Frame:
     """A frame that knows these components, and nothing else about them."""
-    return Frame(
-        at=at,
-        gpus=GpuAxis.of(gpus, ("H100",) * len(gpus)),
-        racks=RackAxis(
-            racks,
-            {c.key: row for row, c in enumerate(racks)},
-            np.full((1, len(racks)), np.nan),
-            np.full(len(racks), np.nan),
-        ),
-        times=np.array([0.0]),
-        values={},
-        age_s=np.zeros(len(gpus)),
-        presence=np.zeros(len(gpus), dtype=np.int8),
-    )
+    return frame_of(gpus, at=at, racks=racks, times=times)
 
 
 def finding(

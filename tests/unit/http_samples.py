@@ -17,7 +17,7 @@ from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, Evidence, FailureMode, Finding, Findings, Health, Judgement
 from healer.domain.fleet import Fleet, Node
-from healer.domain.frame import Frame, GpuAxis, RackAxis
+from healer.domain.frame import Frame
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.plan import Effect, Plan, PlannedStep
 from healer.domain.playbook import ResolvesWhen
@@ -25,6 +25,7 @@ from healer.domain.run import EffectRecord, EffectState, Run, RunState
 from healer.domain.signal import Signal
 from healer.domain.verdict import Guard, Mode, Verdict
 from healer.runtime.snapshot import Snapshot, TurnFigures
+from tests.frames import frame_of
 
 NOW = datetime(2026, 3, 14, 3, 7, 9, tzinfo=UTC)
 ALICE = Person("slack:U024BE7LH", "alice")
@@ -92,14 +93,19 @@ def _frame(components: tuple[Component, ...], at: datetime, warnings: tuple[str,
     temperature[0, -1:] = np.nan
     scores = rng.beta(1, 30, n)
     scores[-1:] = np.nan
-    return Frame(
+    return frame_of(
+        components,
         at=at,
-        gpus=GpuAxis.of(components, ("NVIDIA H100 80GB HBM3",) * n),
-        racks=RackAxis(racks, {c.key: row for row, c in enumerate(racks)}, power, np.full(len(racks), 36_000.0)),
-        times=np.linspace(-600, 0, ticks),
-        values={Signal.GPU_TEMPERATURE: temperature, Signal.POWER: rng.normal(540, 60, (1, n))},
+        times=np.linspace(-600, 0, ticks).tolist(),
+        values={
+            Signal.GPU_TEMPERATURE: np.repeat(temperature, ticks, axis=0),
+            Signal.POWER: np.repeat(rng.normal(540, 60, (1, n)), ticks, axis=0),
+        },
+        models=("NVIDIA H100 80GB HBM3",) * n,
+        racks=racks,
+        rack_power_w=power,
+        rack_budget_w=np.full(len(racks), 36_000.0),
         age_s=np.full(n, 4.0),
-        presence=np.zeros(n, dtype=np.int8),
         warnings=warnings,
         scores={"gpu_anomaly": scores},
     )

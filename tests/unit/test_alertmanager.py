@@ -86,9 +86,11 @@ def webhook(*, most: int = 100, modes: Mapping[str, FailureMode] | None = None) 
     return AlertmanagerWebhook(HeldNotices(RULES, modes=modes or {}, expires_after=5 * HOUR, most=most))
 
 
-def seeing(*gpus: Component, presence: Sequence[Presence] = (), at: datetime = START) -> Frame:
+def seeing(
+    *gpus: Component, presence: Sequence[Presence] = (), at: datetime = START, times: Sequence[float] = (0.0,)
+) -> Frame:
     shown = np.array(presence or [Presence.CURRENT] * len(gpus), dtype=np.int8)
-    return replace(frame(*gpus, at=at), presence=shown)
+    return replace(frame(*gpus, at=at, times=times), presence=shown)
 
 
 def told(*alerts: object, at: datetime = START, **more: object) -> AlertmanagerWebhook:
@@ -485,7 +487,7 @@ def test_an_alert_on_a_node_opens_an_incident_which_ends_some_time_after_it_is_r
     for seconds in range(0, 900, 30):
         if seconds == 300:
             hook.receive(body(alert(NODE, resolved=True)), after(seconds))
-        where = replace(seeing(at=after(seconds)), times=np.array([-30.0, 0.0]))
+        where = seeing(at=after(seconds), times=(-30.0, 0.0))
         changed = correlate(live.values(), hook.findings(where, where.at), where, clear_after=CLEAR_AFTER)
         live |= {each.id: each for each in changed}
         (incident,) = live.values()

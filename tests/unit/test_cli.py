@@ -143,14 +143,19 @@ def test_the_commands_are_those_that_work_and_none_of_later_work() -> None:
         "runs cancel",
         "runs list",
         "runs show",
+        "silence",
+        "silence add",
+        "silence expire",
+        "silence list",
         "simulate",
         "status",
+        "xid",
     ]
 
 
 def test_every_command_that_works_with_a_deployment_takes_config() -> None:
     without = {" ".join(path) for path, command in LEAVES if "config_path" not in {p.name for p in command.params}}
-    assert without == {"demo", "init", "simulate"}
+    assert without == {"demo", "init", "simulate", "xid"}
 
 
 def test_the_version_is_that_of_the_package(healer: Healer) -> None:
@@ -446,6 +451,7 @@ def _free_port() -> int:
         ("approvals", "list"),
         ("runs", "show", "run-1"),
         ("approve", "apr-1", "--reason", "x"),
+        ("silence", "add", "rack=r7", "--reason", "x"),
     ],
     ids=" ".join,
 )

@@ -16,7 +16,8 @@ from healer.domain.incident import IncidentState, Severity
 from healer.domain.reading import Column, Reading
 from healer.domain.run import RunState
 from healer.domain.signal import Signal
-from tests.unit.core_samples import ECC, START, finding, frame, gpu, incident, judged, node, rack
+from tests.frames import frame_of
+from tests.unit.core_samples import ECC, START, finding, gpu, incident, judged, node, rack
 
 ANOMALY = FailureMode.GPU_ANOMALY
 
@@ -96,10 +97,13 @@ def test_the_findings_of_several_detectors_add_up() -> None:
 
 
 def _frame() -> Frame:
-    bare = frame(gpu("A"), gpu("B"), racks=(rack("r1"),))
     history = np.array([[1.0, np.nan], [2.0, 20.0], [3.0, 30.0]])
-    racks = replace(bare.racks, power_w=np.array([[100.0], [200.0], [300.0]]))
-    return replace(bare, times=np.array([-60.0, -30.0, 0.0]), values={Signal.POWER: history}, racks=racks)
+    return frame_of(
+        [gpu("A"), gpu("B")],
+        times=[-60.0, -30.0, 0.0],
+        values={Signal.POWER: history},
+        rack_power_w=np.array([[100.0], [200.0], [300.0]]),
+    )
 
 
 def test_a_frame_gives_the_newest_values_and_the_history_within_a_span() -> None:
@@ -118,7 +122,8 @@ def test_a_frame_is_as_long_as_it_has_gpus_and_racks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("component", "row"), [(gpu("B"), 1), (gpu("C"), None), (rack("r1"), 0), (rack("r2"), None), (node("n1"), None)]
+    ("component", "row"),
+    [(gpu("B"), 1), (gpu("C"), None), (rack("r1"), 0), (rack("r2"), None), (node("n1"), 0), (node("n2"), None)],
 )
 def test_a_component_is_found_on_the_axis_of_its_kind(component: Component, row: int | None) -> None:
     assert _frame().row_of(component) == row

@@ -14,6 +14,7 @@ from healer.actions.base import Action, Ledger, NotNow, Proposal, Verbs, World
 from healer.actions.node import Cordon, Drain
 from healer.adapters.journal.sql import SqlJournal
 from healer.adapters.simulated_cluster import SimulatedCluster, Verb
+from healer.domain.approval import Person
 from healer.domain.component import Component
 from healer.domain.plan import Effect, PlannedStep
 from healer.domain.playbook import OnFailure
@@ -38,6 +39,7 @@ from tests.virtual_site import LEASE, HandClock
 
 SOON = timedelta(seconds=7)
 NO = Verdict(Guard.BUDGET, "2 of 2 nodes out", "one returns")
+SILENCED = Verdict(Guard.SILENCE, "silenced by alice", "sil-1 ends or is expired")
 Scripted = Outcome | Exception
 
 
@@ -264,6 +266,75 @@ def test_an_undo_that_cannot_be_had_now_is_tried_until_it_can(bench: Bench, answ
     assert "undoing s0" in run.detail
     fake.undoing = Done()
     assert bench.looks(run, fake).state is RunState.FAILED
+
+
+# Silences
+
+
+def test_while_a_silence_holds_a_run_its_clock_stands_still(bench: Bench) -> None:
+    fake = Fake(effects=("a",), running=RetryAfter(SOON, "one pod is left"))
+    run = bench.begin("fake")
+    bench.clock.advance(timedelta(minutes=9))
+    bench.verdict = SILENCED
+    run = bench.looks(run, fake, most=10, seconds=3600)
+    assert (run.state, run.detail, fake.asked) == (RunState.RUNNING, f"held: {SILENCED}", [])
+    bench.verdict = None
+    run = bench.look(run, fake)
+    assert (run.state, run.detail, run.held) == (RunState.RUNNING, "one pod is left", timedelta(hours=10))
+    assert "do a" in fake.asked
+    bench.clock.advance(timedelta(seconds=59))
+    assert bench.look(run, fake).state is RunState.RUNNING
+    bench.clock.advance(timedelta(seconds=2))
+    assert bench.look(run, fake).cause == "step s0 not finished within its timeout: one pod is left"
+
+
+def test_the_deadline_does_not_count_what_silences_have_taken(bench: Bench) -> None:
+    first, second = Fake("first", effects=("a",)), Fake("second", running=RetryAfter(SOON, "waits"))
+    run = bench.begin("first", "second")
+    bench.verdict = SILENCED
+    run = bench.looks(run, first, second, most=3, seconds=3600)
+    bench.verdict = None
+    run = bench.look(run, first, second)
+    assert (run.position, run.held) == (1, timedelta(hours=3))
+    bench.clock.advance(timedelta(minutes=9))
+    assert bench.look(run, first, second).state is RunState.RUNNING
+
+
+def test_another_guard_than_a_silence_does_not_stop_the_clock(bench: Bench) -> None:
+    bench.verdict = NO
+    fake = Fake(effects=("a",))
+    run = bench.looks(bench.begin("fake"), fake, most=2, seconds=601)
+    assert run.state is RunState.UNDOING
+
+
+def test_a_run_that_is_out_of_time_is_not_undone_before_the_silence_ends(bench: Bench) -> None:
+    fake = Fake(running=RetryAfter(SOON, "one pod is left"))
+    run = bench.look(bench.begin("fake"), fake)
+    bench.verdict = SILENCED
+    run = bench.looks(run, fake, most=6, seconds=1800)
+    assert run.state is RunState.RUNNING
+    assert "undo fake" not in fake.asked
+    bench.verdict = None
+    run = bench.looks(run, fake)
+    assert run.state is RunState.FAILED
+    assert run.cause == "not finished within its deadline: one pod is left"
+
+
+def test_a_silence_does_not_keep_a_person_from_cancelling(bench: Bench) -> None:
+    bench.verdict = SILENCED
+    fake = Fake(effects=("a",))
+    run = bench.looks(bench.begin("fake"), fake, most=3)
+    bench.journal.request_cancel(run.id, Person("token:bob"), bench.clock.now(), "not now")
+    assert bench.looks(bench.journal.run(run.id), fake).state is RunState.CANCELLED
+
+
+def test_an_effect_that_is_gone_ends_a_run_also_during_a_silence(bench: Bench) -> None:
+    first, second = Fake("first"), Fake("second", effects=("b",))
+    run = bench.look(bench.begin("first", "second"), first, second)
+    bench.verdict = SILENCED
+    run = bench.looks(run, first, second, most=3)
+    first.verifying = Failed("a person uncordoned n1")
+    assert bench.look(run, first, second).cause == "a person uncordoned n1"
 
 
 # Earlier steps

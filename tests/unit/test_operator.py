@@ -539,7 +539,7 @@ def test_a_detector_with_a_defect_is_named_and_the_others_go_on(site: Site) -> N
     def broken(_frame: Frame) -> Findings:
         raise ZeroDivisionError("a defect")
 
-    defective = Detector("broken", (FailureMode.GPU_ANOMALY,), (), broken)
+    defective = Detector("broken", (FailureMode.GPU_ANOMALY,), (), (), broken)
     site.observe_with(defective, *site.operator.observer.detectors)
     break_gpu(site)
     site.ticks(2)

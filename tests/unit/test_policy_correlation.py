@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +34,7 @@ class Life:
         present: tuple[Component, ...] = () if gone else (GPU,)
         live = [each for each in self.incidents.values() if not each.state.ended or each.persists]
         before = () if self._looked_at is None else (self._looked_at - seconds,)
-        seen = replace(frame(*present, at=after(seconds)), times=np.array([*before, 0.0]))
+        seen = frame(*present, at=after(seconds), times=[*before, 0.0])
         self._looked_at = seconds
         changed = correlate(live, findings, seen, clear_after=CLEAR_AFTER)
         self.incidents |= {each.id: each for each in changed}
@@ -93,14 +92,27 @@ def test_a_gpu_whose_labels_churn_keeps_its_incident() -> None:
     assert life.only().component == moved
 
 
-def test_the_newest_evidence_counts_and_the_worst_health_and_score_stay() -> None:
+def test_the_worst_health_and_score_stay_and_what_convinced_is_kept() -> None:
     life = Life()
     evidence = (Evidence("gpu_ecc_dbe_volatile_total", 2.0, "", START),)
-    life.turn(0, found(replace(finding(GPU, health=Health.FAILED, score=0.9), evidence=evidence)))
+    life.turn(0, found(replace(finding(GPU, health=Health.FAILED, score=0.9, reason="2 errors"), evidence=evidence)))
     life.turn(30, found(finding(GPU, health=Health.DEGRADED, score=0.4, reason="1 error")))
     assert (life.only().health, life.only().severity, life.only().score) == (Health.FAILED, Severity.CRITICAL, 0.9)
-    assert life.only().reasons == ("1 error",)
+    assert life.only().reasons == ("2 errors",)
     assert life.only().evidence == evidence
+
+
+def test_what_is_told_is_renewed_when_it_has_become_worse_and_every_few_minutes() -> None:
+    life = Life()
+    life.turn(0, found(finding(GPU, health=Health.DEGRADED, reason="1 error")))
+    life.turn(30, found(finding(GPU, health=Health.DEGRADED, reason="2 errors")))
+    assert life.only().reasons == ("1 error",)
+    life.turn(60, found(finding(GPU, health=Health.FAILED, reason="1000 errors")))
+    assert life.only().reasons == ("1000 errors",)
+    life.turn(359, found(finding(GPU, health=Health.FAILED, reason="1001 errors")))
+    assert life.only().reasons == ("1000 errors",)
+    life.turn(360, found(finding(GPU, health=Health.FAILED, reason="1002 errors")))
+    assert life.only().reasons == ("1002 errors",)
 
 
 def test_a_rule_that_confirms_a_learnt_score_becomes_the_basis_and_stays_it() -> None:
@@ -119,8 +131,9 @@ def test_of_two_that_find_the_same_the_worse_counts_and_of_two_alike_the_rule(or
     life.turn(0, found(*alike))
     assert (life.only().basis, life.only().reasons) == (Basis.RULE, ("rule",))
     unlike = [finding(GPU, health=Health.DEGRADED, reason="mild"), finding(GPU, reason="bad")][::order]
-    life.turn(30, found(*unlike))
-    assert life.only().reasons == ("bad",)
+    other = Life()
+    other.turn(30, found(*unlike))
+    assert other.only().reasons == ("bad",)
 
 
 def test_an_incident_that_did_not_change_is_not_returned() -> None:
@@ -142,7 +155,7 @@ def test_a_component_observed_healthy_for_long_enough_ends_its_incident() -> Non
     assert life.only().state is IncidentState.RESOLVED
     assert (life.only().resolved_at, life.only().healthy_since) == (after(150), after(30))
     assert life.only().story == "it went away by itself: observed healthy since 03:00:30Z"
-    assert not life.only().persists
+    assert life.only().gone
 
 
 def test_a_question_to_a_person_ends_with_its_incident_and_its_verdict() -> None:
@@ -270,9 +283,15 @@ def test_a_fault_that_outlives_its_incident_opens_no_other(state: IncidentState)
     assert life.only().reasons == ("2 uncorrectable memory errors",)
 
 
-@pytest.mark.parametrize("state", [IncidentState.RESOLVED, IncidentState.ESCALATED])
-def test_a_fault_that_went_away_after_the_end_and_comes_back_is_a_new_incident(state: IncidentState) -> None:
-    life = Life(incident(GPU, at=after(-60)))
+@pytest.mark.parametrize(
+    ("state", "run_id"),
+    [(IncidentState.RESOLVED, "run-1"), (IncidentState.ESCALATED, None)],
+    ids=["after a remedy", "after a person was called"],
+)
+def test_a_fault_that_went_away_after_the_end_and_comes_back_is_a_new_incident(
+    state: IncidentState, run_id: str | None
+) -> None:
+    life = Life(replace(incident(GPU, at=after(-60)), run_id=run_id))
     life.become(state)
     life.turn(0, found(finding(GPU)))
     life.turn(30, HEALTHY)
@@ -280,6 +299,44 @@ def test_a_fault_that_went_away_after_the_end_and_comes_back_is_a_new_incident(s
     assert (life.only().state, life.only().persists) == (state, False)
     life.turn(180, found(finding(GPU)))
     assert sorted(each.state for each in life.incidents.values()) == sorted([state, IncidentState.OPEN])
+
+
+def test_a_fault_that_went_away_by_itself_and_is_soon_back_is_the_same_incident() -> None:
+    life = Life()
+    life.turn(0, found(finding(GPU, reason="first")))
+    life.turn(30, HEALTHY)
+    life.turn(150, HEALTHY)
+    assert life.only().state is IncidentState.RESOLVED
+    life.turn(1800, found(finding(GPU, reason="second")))
+    again = life.only()
+    assert (again.state, again.opened_at, again.resolved_at) == (IncidentState.OPEN, START, None)
+    assert (again.reasons, again.reopened) == (("second",), 1)
+    assert again.story == "back after it went away by itself, time 1"
+
+
+def test_a_fault_that_comes_back_long_after_it_went_away_is_a_new_incident() -> None:
+    life = Life()
+    life.turn(0, found(finding(GPU)))
+    for seconds in range(30, 1891, 60):
+        life.turn(seconds, HEALTHY)
+    assert not life.only().persists
+    life.turn(1920, found(finding(GPU)))
+    assert len(life.incidents) == 2
+
+
+def test_each_time_that_it_comes_back_it_has_to_be_healthy_for_twice_as_long() -> None:
+    life, seconds = Life(), 0.0
+    for times, needed in enumerate([120, 240, 480, 960, 960 * 2, 960 * 4, 960 * 4]):
+        life.turn(seconds, found(finding(GPU)))
+        assert (life.only().state, life.only().reopened) == (IncidentState.OPEN, times)
+        healthy_from = seconds + 30
+        for seconds in range(int(healthy_from), int(healthy_from) + needed, 60):
+            life.turn(seconds, HEALTHY)
+            assert life.only().state is IncidentState.OPEN
+        seconds = healthy_from + needed
+        life.turn(seconds, HEALTHY)
+        assert life.only().state is IncidentState.RESOLVED
+        seconds += 30
 
 
 def test_a_fault_that_only_fell_silent_after_the_end_is_still_the_same() -> None:

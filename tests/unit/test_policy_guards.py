@@ -10,6 +10,7 @@ import pytest
 from healer.domain.finding import Basis
 from healer.domain.fleet import Fleet
 from healer.domain.plan import Plan
+from healer.domain.silence import Silenced
 from healer.domain.verdict import Guard, Mode, Verdict
 from healer.policy.budget import DisruptionBudget
 from healer.policy.guards import GUARDS, Situation, budget_line, first_verdict, leases_of
@@ -38,6 +39,25 @@ def test_nothing_speaks_against_a_plan_in_good_order() -> None:
 @pytest.mark.parametrize("asked", [DRAIN, CAP], ids=["drain", "cap"])
 def test_nothing_acts_in_observe(mode: Mode, guard: Guard | None, asked: Plan) -> None:
     assert _guard(asked, situation(mode=mode)) is guard
+
+
+# Silence
+
+COOLING = Silenced("sil-1", "alice (slack:U024BE7LH)", after(3600), "the pumps of r1 are exchanged")
+
+
+@pytest.mark.parametrize("asked", [DRAIN, CAP], ids=["drain", "cap"])
+def test_what_is_silenced_is_left_alone_and_the_verdict_says_by_whom_until_when_and_why(asked: Plan) -> None:
+    assert first_verdict(asked, replace(situation(), silenced=COOLING)) == Verdict(
+        Guard.SILENCE,
+        "silenced by alice (slack:U024BE7LH) until 2026-03-14T04:00:00Z: the pumps of r1 are exchanged",
+        "sil-1 ends or is expired",
+    )
+
+
+@pytest.mark.parametrize("run_id", [None, "run-1"], ids=["before any run", "during a run"])
+def test_a_silence_holds_a_run_that_is_under_way_as_well(run_id: str | None) -> None:
+    assert _guard(DRAIN, replace(situation(run_id=run_id), silenced=COOLING)) is Guard.SILENCE
 
 
 # Basis
@@ -244,11 +264,13 @@ def test_the_guards_speak_in_a_fixed_order_and_each_only_for_itself() -> None:
         leases={"node/n1": "run-2"},
         fleet_budget=DisruptionBudget(max_nodes=0, max_percent=0.0, at_least=0),
     )
+    worst = replace(worst, silenced=COOLING)
     asked = plan(cordon("n1"), evict("ns/Job/x", on="n1"))
     mended: list[tuple[Guard | None, Situation]] = []
     steps = [
         {},
         {"mode": Mode.ACT},
+        {"silenced": None},
         {"basis": Basis.RULE},
         {"data_age": timedelta(0)},
         {"fleet": Fleet(START, nodes("n1", "n2", cordoned={"n2": None}))},
@@ -260,6 +282,7 @@ def test_the_guards_speak_in_a_fixed_order_and_each_only_for_itself() -> None:
         mended.append((_guard(asked, worst), worst))
     assert [guard for guard, _ in mended] == [
         Guard.MODE,
+        Guard.SILENCE,
         Guard.BASIS,
         Guard.FRESHNESS,
         Guard.TARGET,

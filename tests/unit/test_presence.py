@@ -201,4 +201,4 @@ def test_what_was_known_of_a_frozen_gpu_before_stays_in_the_history() -> None:
     watch = Watch()
     frozen = {ENERGY: [(labels(0), 5e9)], TEMPERATURE: [(labels(0), 40.0)]}
     frame = _minutes(watch, [frozen] * 6)[-1]
-    np.testing.assert_array_equal(frame.values[Signal.GPU_TEMPERATURE][:, 0], [40, 40, 40, 40, np.nan, np.nan])
+    np.testing.assert_array_equal(frame.signals.gauges[Signal.GPU_TEMPERATURE][:, 0], [40, 40, 40, 40, np.nan, np.nan])

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from healer.domain.frame import Floats
+from healer.domain.axes import Floats
 from healer.domain.signal import Signal
 from healer.telemetry.frames.tracks import Tracks
 
@@ -28,7 +28,8 @@ def _row(tick: int, position: int, n: int) -> Floats:
 def test_every_frame_shows_exactly_the_ticks_of_its_span_and_never_changes(
     ticks: list[tuple[int, set[Signal], int]], span: int
 ) -> None:
-    tracks, at, n = Tracks(), 0, 0
+    at, n = 0, 0
+    tracks: Tracks[Signal] = Tracks()
     said: list[tuple[int, int, Mapping[Signal, Floats]]] = []
     shown: list[tuple[Mapping[Signal, Floats], Mapping[Signal, Floats]]] = []
     for number, (new_rows, signals, step) in enumerate(ticks):
@@ -39,7 +40,7 @@ def test_every_frame_shows_exactly_the_ticks_of_its_span_and_never_changes(
         said.append((at, n, values))
         kept = [entry for entry in said if entry[0] >= at - span]
         views = tracks.views()
-        assert tracks.times(float(at)).tolist() == [float(when - at) for when, _, _ in kept]
+        assert tracks.times_s == [float(when) for when, _, _ in kept]
         assert set(views) == {signal for _, _, told in kept for signal in told}
         for signal, view in views.items():
             expected = np.full((len(kept), n), np.nan)
@@ -54,7 +55,7 @@ def test_every_frame_shows_exactly_the_ticks_of_its_span_and_never_changes(
 
 
 def test_only_the_kept_rows_remain_in_their_new_order() -> None:
-    tracks = Tracks()
+    tracks: Tracks[Signal] = Tracks()
     tracks.append(0.0, {Signal.POWER: np.array([1.0, 2.0, 3.0])}, 3)
     tracks.append(1.0, {Signal.POWER: np.array([4.0, 5.0, 6.0])}, 3)
     tracks.keep(np.array([2, 0]))
@@ -63,6 +64,6 @@ def test_only_the_kept_rows_remain_in_their_new_order() -> None:
 
 
 def test_a_frame_cannot_be_written_to() -> None:
-    tracks = Tracks()
+    tracks: Tracks[Signal] = Tracks()
     tracks.append(0.0, {Signal.POWER: np.zeros(1)}, 1)
     assert not tracks.views()[Signal.POWER].flags.writeable

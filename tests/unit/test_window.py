@@ -79,7 +79,7 @@ def test_a_gpu_that_came_late_is_unknown_before() -> None:
     window.add(_reading(0, {TEMPERATURE: [(_gpu("A"), 40, 0)]}))
     frame = window.add(_reading(30, {TEMPERATURE: [(_gpu("B"), 50, 0), (_gpu("A"), 41, 0)]}))
     expected = [[40, np.nan], [41, 50]]
-    np.testing.assert_array_equal(frame.values[Signal.GPU_TEMPERATURE], expected)
+    np.testing.assert_array_equal(frame.signals.gauges[Signal.GPU_TEMPERATURE], expected)
     assert frame.times.tolist() == [-30, 0]
 
 
@@ -105,7 +105,7 @@ def test_a_pod_an_instance_and_a_node_that_change_keep_the_row() -> None:
     window = Window(TopologyRules())
     window.add(_reading(0, {TEMPERATURE: [(_gpu("A", pod="p1", instance="i1"), 40, 0)]}))
     frame = window.add(_reading(30, {TEMPERATURE: [(_gpu("A", pod="p2", instance="i2", node="n2"), 41, 0)]}))
-    np.testing.assert_array_equal(frame.values[Signal.GPU_TEMPERATURE], [[40], [41]])
+    np.testing.assert_array_equal(frame.signals.gauges[Signal.GPU_TEMPERATURE], [[40], [41]])
     assert [component.node for component in frame.gpus.components] == ["n2"]
 
 
@@ -143,7 +143,7 @@ def test_a_gpu_that_was_long_gone_is_forgotten_and_the_others_keep_their_history
         key: key for key in frame.gpus.rows
     }
     expected = [[50, np.nan], [51, np.nan], [52, 60]]
-    np.testing.assert_array_equal(frame.values[Signal.GPU_TEMPERATURE], expected)
+    np.testing.assert_array_equal(frame.signals.gauges[Signal.GPU_TEMPERATURE], expected)
 
 
 def test_a_reading_without_columns_keeps_the_fleet_and_shows_it_as_unknown() -> None:
@@ -157,7 +157,7 @@ def test_a_reading_without_columns_keeps_the_fleet_and_shows_it_as_unknown() -> 
 def test_history_beyond_the_span_is_dropped() -> None:
     window = Window(TopologyRules(), span=timedelta(seconds=60))
     frames = [window.add(_reading(t, {TEMPERATURE: [(_gpu("A"), t, 0)]})) for t in range(0, 121, 30)]
-    np.testing.assert_array_equal(frames[-1].values[Signal.GPU_TEMPERATURE], [[60], [90], [120]])
+    np.testing.assert_array_equal(frames[-1].signals.gauges[Signal.GPU_TEMPERATURE], [[60], [90], [120]])
 
 
 def test_series_that_name_no_gpu_are_counted_in_a_warning() -> None:
@@ -206,7 +206,7 @@ def test_whoever_comes_and_goes_a_row_is_always_the_same_gpu(ticks: list[set[int
         series = [(_gpu(f"U{i}"), float(1000 * tick + i), 0.0) for i in sorted(present, reverse=tick % 2 == 1)]
         frames.append(window.add(_reading(30 * tick, {TEMPERATURE: series})))
         assert len(frames[-1].gpus) == len(frames[-1].age_s)
-        history = frames[-1].values.get(Signal.GPU_TEMPERATURE)
+        history = frames[-1].signals.gauges.get(Signal.GPU_TEMPERATURE)
         for row, component in enumerate(frames[-1].gpus.components):
             assert frames[-1].gpus.rows[component.key] == row
             index = int(str(component.uuid)[1:])

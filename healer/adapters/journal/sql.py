@@ -22,6 +22,7 @@ from healer.adapters.journal import tables as schema
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.incident import Incident
 from healer.domain.run import EffectRecord, Run
+from healer.domain.silence import Silence, SilenceState
 from healer.errors import Conflict, Fenced, NotFound, Unavailable
 from healer.policy.audit_chain import GENESIS, audit_digest
 from healer.ports import AuditEntry, Counts, Transaction
@@ -143,6 +144,17 @@ class SqlJournal:
         with self._connection(read_only=True) as connection:
             return tuple(_decoded(row.document, EffectRecord) for row in connection.execute(query))
 
+    def silences(self, *, unended_at: datetime | None = None, limit: int | None = None) -> tuple[Silence, ...]:
+        table = schema.silences
+        query = sa.select(table.c.document).order_by(table.c.created_at.desc()).limit(limit)
+        if unended_at is not None:
+            query = query.where(table.c.until > unended_at.astimezone(UTC))
+        with self._connection(read_only=True) as connection:
+            return tuple(_decoded(row.document, Silence) for row in connection.execute(query))
+
+    def silence(self, silence_id: str) -> Silence:
+        return self._document(schema.silences, silence_id, Silence)
+
     def leases(self) -> Mapping[str, str]:
         with self._connection(read_only=True) as connection:
             return {row.resource: row.run_id for row in connection.execute(sa.select(schema.leases))}
@@ -193,6 +205,32 @@ class SqlJournal:
             _SqlTransaction(connection).audit(now, person.id, "run.cancel", run_id, reason=reason)
         return replace(run, cancelled_by=words[:255])
 
+    def add_silence(self, silence: Silence) -> None:
+        detail = {
+            "matchers": [str(matcher) for matcher in silence.matchers],
+            "starts_at": silence.starts_at.isoformat(),
+            "ends_at": silence.ends_at.isoformat(),
+        }
+        with self._connection() as connection:
+            self._fence(connection)
+            write = _SqlTransaction(connection)
+            write.save_silence(silence)
+            person = silence.created_by.id
+            write.audit(silence.created_at, person, "silence.added", silence.id, reason=silence.reason, detail=detail)
+
+    def expire_silence(self, silence_id: str, person: Person, now: datetime, reason: str) -> Silence:
+        with self._connection() as connection:
+            self._fence(connection)
+            write = _SqlTransaction(connection)
+            silence = write.locked_silence(silence_id)
+            if silence.state(now) is SilenceState.EXPIRED:
+                by = f", expired by {silence.expired_by}" if silence.expired_by else ""
+                raise Conflict("silence", f"{silence_id} ended at {_utc(silence.until):%Y-%m-%dT%H:%M:%SZ}{by}")
+            expired = replace(silence, expired_by=person, expired_at=now)
+            write.save_silence(expired)
+            write.audit(now, person.id, "silence.expired", silence_id, reason=reason)
+        return expired
+
     # How it is done
 
     @contextmanager
@@ -223,9 +261,7 @@ class SqlJournal:
         with self._connection(read_only=True) as connection:
             query = sa.select(table.c.document).where(table.c.id == key)
             document = connection.execute(query).scalar_one_or_none()
-        if document is None:
-            raise NotFound(kind.__name__.lower(), f"there is no {kind.__name__.lower()} {key}")
-        return _decoded(document, kind)
+        return _found(document, kind, key)
 
 
 class _SqlTransaction:
@@ -253,11 +289,7 @@ class _SqlTransaction:
         return changed
 
     def locked_approval(self, approval_id: str) -> Approval:
-        query = sa.select(schema.approvals.c.document).where(schema.approvals.c.id == approval_id).with_for_update()
-        document = self._connection.execute(query).scalar_one_or_none()
-        if document is None:
-            raise NotFound("approval", f"there is no approval {approval_id}")
-        return _decoded(document, Approval)
+        return self._locked(schema.approvals, approval_id, Approval)
 
     def save_approval(self, approval: Approval) -> None:
         live = approval.state is ApprovalState.PENDING or not approval.closed
@@ -301,6 +333,15 @@ class _SqlTransaction:
                 table.insert().values(run_id=effect.run_id, step_id=effect.step_id, key=effect.key, document=document)
             )
 
+    def locked_silence(self, silence_id: str) -> Silence:
+        return self._locked(schema.silences, silence_id, Silence)
+
+    def save_silence(self, silence: Silence) -> None:
+        # Both times are compared and sorted by: SQLite drops the zone.
+        until, created_at = silence.until.astimezone(UTC), silence.created_at.astimezone(UTC)
+        values = {"until": until, "created_at": created_at, "document": _encoded(silence)}
+        self._save(schema.silences, silence.id, values)
+
     def audit(
         self,
         at: datetime,
@@ -331,6 +372,10 @@ class _SqlTransaction:
                 digest=digest,
             )
         )
+
+    def _locked(self, table: sa.Table, key: str, kind: type[_T]) -> _T:
+        query = sa.select(table.c.document).where(table.c.id == key).with_for_update()
+        return _found(self._connection.execute(query).scalar_one_or_none(), kind, key)
 
     def _save(self, table: sa.Table, key: str, values: dict[str, object]) -> None:
         if self._connection.execute(table.update().where(table.c.id == key).values(values)).rowcount == 0:
@@ -374,6 +419,12 @@ def _encoded(value: object) -> str:
 
 def _decoded(document: str, kind: type[_T]) -> _T:
     return msgspec.json.decode(document, type=kind)
+
+
+def _found(document: str | None, kind: type[_T], key: str) -> _T:
+    if document is None:
+        raise NotFound(kind.__name__.lower(), f"there is no {kind.__name__.lower()} {key}")
+    return _decoded(document, kind)
 
 
 def _run(document: str, cancelled_by: str) -> Run:

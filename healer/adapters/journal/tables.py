@@ -78,6 +78,15 @@ leases = Table(
     Column("run_id", String(64), ForeignKey("runs.id"), nullable=False, index=True),
 )
 
+silences = Table(
+    "silences",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("until", DateTime(timezone=True), nullable=False, index=True),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("document", Text, nullable=False),
+)
+
 audit = Table(
     "audit",
     metadata,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -19,9 +20,10 @@ import numpy as np
 from healer.adapters.prometheus.api import PrometheusApi
 from healer.adapters.prometheus.series import SeriesBook
 from healer.adapters.prometheus.tables import Floats, Instants, SampleTimes, Table, ask, ask_times, times_of
-from healer.domain.reading import Column, Reading
+from healer.domain.reading import Column, Labels, Reading
 from healer.errors import Unavailable
 from healer.telemetry.catalogue.signals import SPELLINGS
+from healer.telemetry.catalogue.site import SITE_SPELLINGS
 
 _CONCURRENT = 4
 _NAMES_HOLD_FOR = timedelta(minutes=5)
@@ -85,7 +87,7 @@ class PrometheusSource:
             silent = f", and these targets do not answer it: {', '.join(reading.silent[:5])}" if reading.silent else ""
             raise self._no_gpus(f"at {at:%Y-%m-%dT%H:%M:%SZ}{silent}")
         warnings = tuple(dict.fromkeys(remarks + reading.warnings))
-        return Reading(at, reading.columns, reading.label_sets, reading.silent, warnings)
+        return replace(reading, at=at, warnings=warnings)
 
     def replay(self, start: datetime, end: datetime, step: timedelta) -> Iterator[Reading]:
         """One reading per step from `start` to `end`, both included. Raises Unavailable if there was never a GPU."""
@@ -100,7 +102,7 @@ class PrometheusSource:
             for reading in reader.readings(names, instants):
                 found = found or self._has_gpus(reading)
                 warnings = tuple(dict.fromkeys(remarks + reading.warnings))
-                yield Reading(reading.at, reading.columns, reading.label_sets, reading.silent, warnings)
+                yield replace(reading, warnings=warnings)
         if not found:
             raise self._no_gpus(f"between {start:%Y-%m-%dT%H:%M:%SZ} and {end:%Y-%m-%dT%H:%M:%SZ}")
 
@@ -110,13 +112,14 @@ class PrometheusSource:
         )
 
     def _discover(self, start: datetime, end: datetime) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The exported metrics that exist, of those that we know; and what the server remarks."""
+        """What to ask for, of all that we know: what exists; and what the server remarks."""
         window = {"start": f"{start.timestamp():.3f}", "end": f"{end.timestamp():.3f}"}
         names, remarks = self._api.metric_names(window)
-        return tuple(name for name in SPELLINGS if name in names), remarks
+        site = (spelling.query for metric, spelling in SITE_SPELLINGS.items() if metric in names)
+        return (*(name for name in SPELLINGS if name in names), *site), remarks
 
     def _has_gpus(self, reading: Reading) -> bool:
-        return any(len(column.values) for column in reading.columns if column.metric != self._rack_power)
+        return any(len(column.values) for column in reading.columns if column.metric in SPELLINGS)
 
     def _no_gpus(self, when: str) -> Unavailable:
         text = f"has no GPU metric {when}; check that it scrapes the exporters, and the tenant, if it has tenants"
@@ -149,25 +152,27 @@ class _Reader:
         times = self._times.of(shown, stamps, lambda query: self._ask_times(query, instants))
         remarks = tuple(dict.fromkeys(text for table in (*shown, down, *stamps.values()) for text in table.remarks))
         for k in range(instants.count):
+            silent, others = self._silent(down, k)
             yield Reading(
                 at=instants.at(k),
                 columns=tuple(_column(table, times[table.query], k) for table in shown if table.present[:, k].any()),
                 label_sets=self._book.label_sets,
-                silent=self._silent(down, k),
+                silent=silent,
                 warnings=remarks,
+                down=others,
             )
 
     def _ask_times(self, query: str, instants: Instants) -> Table:
         return ask_times(self._api, self._book, query, instants, lookback_ms=self._lookback_ms)
 
-    def _silent(self, down: Table, k: int) -> tuple[str, ...]:
-        """The targets that do not answer, of the scrape jobs that ever brought a GPU."""
+    def _silent(self, down: Table, k: int) -> tuple[tuple[str, ...], tuple[Labels, ...]]:
+        """The targets that do not answer: of the scrape jobs that ever brought a GPU, and of all others."""
         numbers = down.shape.series[down.present[:, k]].tolist()
         targets = [self._book.label_sets[number] for number in numbers]
         ours = {
             labels["instance"] for labels in targets if labels.get("job") in self._book.jobs and "instance" in labels
         }
-        return tuple(sorted(ours))
+        return tuple(sorted(ours)), tuple(labels for labels in targets if labels.get("job") not in self._book.jobs)
 
 
 def _for_every_engine(lookback: timedelta) -> dict[str, str]:

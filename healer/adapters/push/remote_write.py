@@ -18,6 +18,7 @@ import numpy as np
 from healer.domain.reading import Reading
 from healer.errors import HealerError, Unavailable
 from healer.telemetry.catalogue.signals import SPELLINGS
+from healer.telemetry.catalogue.site import READ_METRICS
 from healer.telemetry.wire import write_v1, write_v2
 from healer.telemetry.wire.label_sets import LabelSets
 from healer.telemetry.wire.numbers import UNKNOWN, Numbers
@@ -88,7 +89,7 @@ class RemoteWrite:
     def __init__(
         self,
         *,
-        wanted: Collection[str] = (*SPELLINGS, "rack_power_watts"),
+        wanted: Collection[str] = (*READ_METRICS, "rack_power_watts"),
         kept_labels: frozenset[str] | None = None,
         lookback: timedelta = timedelta(minutes=5),
         most_series: int = 6_000_000,

@@ -19,6 +19,7 @@ from healer.adapters.scrape.discovery import Discovery, HttpTargets, Target, Tar
 from healer.domain.reading import Reading
 from healer.errors import Unavailable
 from healer.telemetry.catalogue.signals import SPELLINGS
+from healer.telemetry.catalogue.site import READ_METRICS
 from healer.telemetry.wire.exposition import LOOKBACK, Exposition, Page, PageReader
 from healer.telemetry.wire.series import Floats, Head, Ints
 
@@ -101,7 +102,7 @@ class ScrapeSource:
         kept: frozenset[str] | None = None,
     ) -> None:
         found_over_http = () if discovery is None else (HttpTargets(discovery, timeout_s=timeout_s),)
-        read = frozenset((*(SPELLINGS if wanted is None else wanted), rack_power))
+        read = frozenset((*(READ_METRICS if wanted is None else wanted), rack_power))
         self._head = Head(read, kept=kept)
         self._exposition = Exposition(self._head, read)
         self._discovery = Discovery(targets, (*found_over_http, *sources), timeout_s=timeout_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -19,7 +19,8 @@ from starlette.routing import BaseRoute, Route
 
 from healer.adapters.push.alertmanager import AlertmanagerWebhook
 from healer.adapters.slack.channel import Click, SlackInteractions, parse_interaction, reply
-from healer.config import HttpSettings
+from healer.config import HttpSettings, SilencesSettings
+from healer.domain.maintenance import MaintenanceWindow
 from healer.errors import HealerError, NotFound, NotPermitted
 from healer.policy.approval import Ground
 from healer.ports import Clock, Journal
@@ -95,6 +96,8 @@ def build_app(
     notices: AlertmanagerWebhook | None = None,
     console: bool = True,
     interval: timedelta = timedelta(seconds=30),
+    silences: SilencesSettings = SilencesSettings(),  # noqa: B008 - frozen
+    maintenance: Sequence[MaintenanceWindow] = (),
 ) -> Starlette:
     """What is None is not switched on: its route says how to.
 
@@ -102,8 +105,10 @@ def build_app(
         receiver: takes remote writes.
         notices: takes alerts.
         interval: the loop's: readiness is lost when several turns have been missed.
+        silences: how long a person may silence something.
+        maintenance: the windows of the configuration, to be shown.
     """
-    site = Site(journal, board, clock, Gate(http, tokens), frozenset(approvers), interval)
+    site = Site(journal, board, clock, Gate(http, tokens), frozenset(approvers), interval, silences, maintenance)
     routes: list[BaseRoute] = [
         Route(WRITE.path, write_endpoint(site, receiver), methods=[WRITE.method]),
         Route(ALERTS.path, alerts_endpoint(site, notices), methods=[ALERTS.method]),
@@ -160,7 +165,7 @@ def _endpoint(site: Site, operation: Operation) -> Endpoint:
         now = site.clock.now()
         identity = site.gate.require(request, operation.role, now)
         query = dict(request.query_params)
-        unknown = sorted(set(query) - set(operation.query))
+        unknown = sorted(set(query) - {*operation.query, *operation.flags})
         if unknown:
             raise BadRequest(f"unknown query parameter '{unknown[0][:40]}'", 422)
         body = await read_body(request) if operation.takes is not None else b""

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 from healer import __version__
 from healer.domain.incident import Incident
 from healer.errors import NotFound, Unavailable
+from healer.policy.silencing import matchers_of
 from healer.runtime.snapshot import Snapshot
 from healer.runtime.web.auth import COOKIE, SESSION_LIFE, Identity, Role, Unauthenticated
 from healer.runtime.web.decisions import checked_id, decide
@@ -28,6 +29,7 @@ from healer.runtime.web.overview import (
     SPARK_HEIGHT,
     SPARK_WIDTH,
     FleetPanel,
+    IncidentPanel,
     Records,
     RunPanel,
     fleet_panel,
@@ -36,6 +38,8 @@ from healer.runtime.web.overview import (
     question,
 )
 from healer.runtime.web.readiness import why_not_ready
+from healer.runtime.web.silence_views import maintenance_view, silence_view
+from healer.runtime.web.silences import Wish, add_silence, expire_silence, silenced
 from healer.runtime.web.site import BadRequest, Site, checked_reason, read_body
 from healer.telemetry.coverage import told
 
@@ -44,6 +48,7 @@ _MOST_INCIDENTS = 50
 _MOST_OPEN = 200
 _MOST_RUNS = 12
 _MOST_ANSWERED = 5
+_SILENCES = {"1h": timedelta(hours=1), "4h": timedelta(hours=4), "1d": timedelta(days=1)}
 _TIME_TEXT = re.compile(r">[^<]*</time>")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -56,6 +61,8 @@ def routes(site: Site) -> tuple[BaseRoute, ...]:
         Route("/live", pages.live, methods=["GET"]),
         Route("/approvals/{id}", pages.answer, methods=["POST"]),
         Route("/runs/{id}/cancel", pages.cancel, methods=["POST"]),
+        Route("/incidents/{id}/silence", pages.silence, methods=["POST"]),
+        Route("/silences/{id}/expire", pages.expire, methods=["POST"]),
         Route("/login", pages.login, methods=["GET"]),
         Route("/login", pages.log_in, methods=["POST"]),
         Route("/logout", pages.log_out, methods=["POST"]),
@@ -128,6 +135,27 @@ class _Pages:
         await run_in_threadpool(site.journal.request_cancel, run_id, identity.person, now, reason)
         return RedirectResponse("/", 303)
 
+    async def silence(self, request: Request) -> Response:
+        """Silence an incident's component."""
+        site, now = self._site, self._site.clock.now()
+        identity = site.gate.require(request, Role.APPROVER, now)
+        form = await _form(request)
+        lasts = _SILENCES.get(form.get("duration", ""))
+        if lasts is None:
+            raise BadRequest(f"the duration must be one of {', '.join(_SILENCES)}", 422)
+        incident_id = checked_id(request.path_params["id"], "incident")
+        incident = await run_in_threadpool(site.journal.incident, incident_id)
+        wish = Wish(matchers_of(incident.component), form.get("reason", ""), lasts=lasts)
+        await run_in_threadpool(add_silence, site, wish, identity.person, now)
+        return RedirectResponse("/", 303)
+
+    async def expire(self, request: Request) -> Response:
+        site, now = self._site, self._site.clock.now()
+        identity = site.gate.require(request, Role.APPROVER, now)
+        reason, silence_id = (await _form(request)).get("reason", ""), request.path_params["id"]
+        await run_in_threadpool(expire_silence, site.journal, silence_id, identity.person, now, reason)
+        return RedirectResponse("/", 303)
+
     async def login(self, _request: Request) -> Response:
         if not self._site.gate.has_login:
             return RedirectResponse("/", 303)
@@ -169,7 +197,7 @@ class _Pages:
             "records": records,
             "trouble": trouble,
             "not_ready": why_not_ready(snapshot, now, self._site.interval),
-            "may_cancel": identity.role >= Role.APPROVER,
+            "may_change": identity.role >= Role.APPROVER,
             "now": now,
         }
         html = _render("live.html", **content)
@@ -188,6 +216,10 @@ class _Pages:
         site, journal = self._site, self._site.journal
         pending = [approval for approval in journal.approvals(open_only=True) if is_open(approval, now)]
         recent = [approval for approval in journal.approvals(limit=_MOST_OPEN) if not is_open(approval, now)]
+        incidents = newest_first(
+            journal.incidents(open_only=True, limit=_MOST_OPEN), journal.incidents(limit=_MOST_INCIDENTS)
+        )
+        covers = silenced(site, incidents, now)
         runs = {run.id: run for run in (*journal.runs(active_only=True), *journal.runs(limit=_MOST_RUNS))}
         return Records(
             questions=tuple(
@@ -195,13 +227,13 @@ class _Pages:
                 for approval in sorted(pending, key=lambda approval: approval.expires_at)
             ),
             answered=tuple(recent[:_MOST_ANSWERED]),
-            incidents=newest_first(
-                journal.incidents(open_only=True, limit=_MOST_OPEN), journal.incidents(limit=_MOST_INCIDENTS)
-            ),
+            incidents=tuple(IncidentPanel(*panel) for panel in zip(incidents, covers, strict=True)),
             runs=tuple(
                 RunPanel(run, journal.effects(run.id))
                 for run in sorted(runs.values(), key=lambda run: run.started_at, reverse=True)
             ),
+            silences=tuple(silence_view(silence, now) for silence in journal.silences(unended_at=now)),
+            maintenance=tuple(maintenance_view(window, now) for window in site.maintenance),
         )
 
     def _incident(self, incident_id: str) -> Incident | None:

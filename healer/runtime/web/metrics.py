@@ -17,6 +17,7 @@ from healer.domain.approval import ApprovalState
 from healer.domain.frame import Frame
 from healer.domain.incident import IncidentState
 from healer.domain.run import RunState
+from healer.domain.silence import SilenceState
 from healer.domain.verdict import Mode
 from healer.errors import Unavailable
 from healer.ports import Journal
@@ -128,7 +129,10 @@ def _journal(journal: Journal, now: datetime) -> list[Metric]:
         for approval in journal.approvals(open_only=True)
         if approval.state is ApprovalState.PENDING and now < approval.expires_at
     ]
+    unended = Counter(str(silence.state(now)) for silence in journal.silences(unended_at=now))
+    silences = {str(state): float(unended[state]) for state in (SilenceState.PENDING, SilenceState.ACTIVE)}
     return [
+        _labelled("healer_silences", "Silences that people made and that have not ended", "state", silences),
         _labelled("healer_incidents", "Incidents by state", "state", _by_state(counts.incidents, IncidentState)),
         _labelled("healer_runs", "Runs by state", "state", _by_state(counts.runs, RunState)),
         _gauge("healer_approvals_pending", "Questions that wait for a person", len(pending)),

@@ -84,8 +84,9 @@ def _operation(operation: Operation, of: Mapping[type, Json]) -> Json:
 def _parameters(operation: Operation) -> Iterable[Json]:
     if "{id}" in operation.path:
         yield {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
-    for name in operation.query:
-        yield {"name": name, "in": "query", "required": False, "schema": {"type": "integer"}}
+    for kind, names in (("integer", operation.query), ("boolean", operation.flags)):
+        for name in names:
+            yield {"name": name, "in": "query", "required": False, "schema": {"type": kind}}
 
 
 def _answer(text: str, schema: Json) -> Json:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Annotated, Literal
 
 import msgspec
 
+from healer.domain.matcher import Matcher, parse_matcher
 from healer.runtime.web.auth import Identity, Role
 from healer.runtime.web.decisions import checked_id, decide
 from healer.runtime.web.fleet_views import (
@@ -19,6 +20,8 @@ from healer.runtime.web.fleet_views import (
     node_views,
     telemetry_view,
 )
+from healer.runtime.web.silence_views import SilenceList, SilenceView, maintenance_view, silence_view
+from healer.runtime.web.silences import Wish, add_silence, expire_silence, silenced
 from healer.runtime.web.site import BadRequest, Site, checked_reason, decoded
 from healer.runtime.web.views import (
     ApprovalView,
@@ -32,6 +35,7 @@ from healer.runtime.web.views import (
     run_detail_view,
     run_view,
 )
+from healer.schema import parse_duration
 
 _DEFAULT_LIMIT = 100
 _HIGHEST_LIMIT = 1000
@@ -52,6 +56,7 @@ class Call:
 class Operation:
     """Attributes:
     query: the whole-number query parameters that it knows.
+    flags: those that are true or false.
     takes: the shape of its JSON body; None if it takes none.
     """
 
@@ -62,11 +67,26 @@ class Operation:
     answers: type[msgspec.Struct]
     run: Callable[[Site, Call], msgspec.Struct]
     query: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     takes: type[msgspec.Struct] | None = None
 
 
 class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
+
+
+class SilenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Attributes:
+    matchers: as on the command line: `rack=r7`, `failure_mode=~"Nvlink.*"`.
+    starts_at: now, if it is left out.
+    ends_at, duration: one of them (a duration is written `2h`); detectors.silences.lasts if both are left out.
+    """
+
+    matchers: list[str]
+    reason: str
+    starts_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    ends_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    duration: str | None = None
 
 
 class IncidentList(msgspec.Struct, frozen=True):
@@ -107,11 +127,14 @@ class AuditList(msgspec.Struct, frozen=True):
 
 
 def _incidents(site: Site, call: Call) -> IncidentList:
-    return IncidentList([incident_view(found) for found in site.journal.incidents(limit=_limit(call))])
+    incidents = site.journal.incidents(limit=_limit(call))
+    covers = silenced(site, incidents, call.now)
+    return IncidentList([incident_view(found, cover) for found, cover in zip(incidents, covers, strict=True)])
 
 
 def _incident(site: Site, call: Call) -> IncidentView:
-    return incident_view(site.journal.incident(checked_id(call.path["id"], "incident")))
+    incident = site.journal.incident(checked_id(call.path["id"], "incident"))
+    return incident_view(incident, *silenced(site, [incident], call.now))
 
 
 def _approvals(site: Site, call: Call) -> ApprovalList:
@@ -174,6 +197,49 @@ def _cancel(site: Site, call: Call) -> RunView:
     return run_view(site.journal.request_cancel(run_id, call.identity.person, call.now, reason))
 
 
+def _silences(site: Site, call: Call) -> SilenceList:
+    unended_at = call.now if _flag(call, "active") else None
+    found = site.journal.silences(unended_at=unended_at, limit=_limit(call))
+    windows = [maintenance_view(window, call.now) for window in site.maintenance]
+    return SilenceList([silence_view(silence, call.now) for silence in found], windows)
+
+
+def _silence(site: Site, call: Call) -> SilenceView:
+    body = decoded(call.body, SilenceBody)
+    lasts = None if body.duration is None else _duration(body.duration)
+    wish = Wish([_matcher(text) for text in body.matchers], body.reason, body.starts_at, body.ends_at, lasts)
+    return silence_view(add_silence(site, wish, call.identity.person, call.now), call.now)
+
+
+def _expire(site: Site, call: Call) -> SilenceView:
+    reason, person = decoded(call.body, Reason).reason, call.identity.person
+    return silence_view(expire_silence(site.journal, call.path["id"], person, call.now, reason), call.now)
+
+
+def _matcher(text: str) -> Matcher:
+    try:
+        return parse_matcher(text)
+    except ValueError as error:
+        raise BadRequest(str(error), 422) from error
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise BadRequest(f"duration: {error}", 422) from error
+
+
+def _flag(call: Call, name: str) -> bool:
+    match call.query.get(name, "false"):
+        case "" | "true":
+            return True
+        case "false":
+            return False
+        case text:
+            raise BadRequest(f"{name} is true or false, not '{text[:40]}'", 422)
+
+
 def _limit(call: Call) -> int:
     return _number(call, "limit", default=_DEFAULT_LIMIT, lowest=1, highest=_HIGHEST_LIMIT)
 
@@ -199,6 +265,26 @@ OPERATIONS = (
         "POST", "/approvals/{id}/approve", "Approve the plan", Role.APPROVER, ApprovalView, _approve, takes=Reason
     ),
     Operation("POST", "/approvals/{id}/deny", "Deny the plan", Role.APPROVER, ApprovalView, _deny, takes=Reason),
+    Operation(
+        "GET",
+        "/silences",
+        "Silences, newest first; `active` leaves out those that have ended",
+        Role.VIEWER,
+        SilenceList,
+        _silences,
+        query=("limit",),
+        flags=("active",),
+    ),
+    Operation(
+        "POST",
+        "/silences",
+        "Leave what matches alone for a while",
+        Role.APPROVER,
+        SilenceView,
+        _silence,
+        takes=SilenceBody,
+    ),
+    Operation("POST", "/silences/{id}/expire", "End a silence now", Role.APPROVER, SilenceView, _expire, takes=Reason),
     Operation("GET", "/nodes", "Nodes and their GPUs as of the newest turn", Role.VIEWER, NodeList, _nodes),
     Operation("GET", "/telemetry", "What is seen and what is not", Role.VIEWER, TelemetryView, _telemetry),
     Operation("GET", "/models", "Models and their newest scores", Role.VIEWER, ModelList, _models),

@@ -15,10 +15,13 @@ from healer.domain.approval import Approval, ApprovalState
 from healer.domain.frame import Floats, Frame
 from healer.domain.incident import Incident
 from healer.domain.run import EffectRecord, Run, RunState
+from healer.domain.silence import Silenced
 from healer.policy.approval import may_decide
+from healer.policy.silencing import matchers_of
 from healer.runtime.snapshot import Snapshot
 from healer.runtime.web.auth import Identity, Role
 from healer.runtime.web.fleet_views import Condition, NodeView, conditions, node_views
+from healer.runtime.web.silence_views import MaintenanceView, SilenceView
 
 SPARK_WIDTH, SPARK_HEIGHT = 160.0, 32.0
 _MOST_POINTS = 80
@@ -92,6 +95,21 @@ class Question:
     hindrance: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class IncidentPanel:
+    """Attributes:
+    silenced: why it is left alone now.
+    """
+
+    incident: Incident
+    silenced: Silenced | None
+
+    @property
+    def matchers(self) -> str:
+        """What the reader would silence."""
+        return " ".join(str(matcher) for matcher in matchers_of(self.incident.component))
+
+
 class StepMark(StrEnum):
     DONE = "done"
     CURRENT = "current"
@@ -111,12 +129,19 @@ class RunPanel:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What the page shows of the journal."""
+    """What the page shows of the journal.
+
+    Attributes:
+        silences: those that have not ended.
+        maintenance: the windows of the configuration, which the journal does not hold.
+    """
 
     questions: tuple[Question, ...]
     answered: tuple[Approval, ...]
-    incidents: tuple[Incident, ...]
+    incidents: tuple[IncidentPanel, ...]
     runs: tuple[RunPanel, ...]
+    silences: tuple[SilenceView, ...]
+    maintenance: tuple[MaintenanceView, ...]
 
 
 def fleet_panel(snapshot: Snapshot, frame: Frame) -> FleetPanel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -15,6 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from healer.config import SilencesSettings
+from healer.domain.maintenance import MaintenanceWindow
 from healer.errors import Conflict, Fenced, HealerError, NotFound, NotPermitted, Rejected, Unavailable
 from healer.ports import Clock, Journal
 from healer.runtime.snapshot import Board
@@ -42,6 +44,8 @@ PROTECTIVE: Mapping[str, str] = {
 class Site:
     """Attributes:
     interval: of the loop; readiness is judged by it.
+    silences: how long a person may silence something.
+    maintenance: the windows of the configuration.
     """
 
     journal: Journal
@@ -50,6 +54,8 @@ class Site:
     gate: Gate
     approvers: frozenset[str]
     interval: timedelta
+    silences: SilencesSettings
+    maintenance: Sequence[MaintenanceWindow]
 
 
 class BadRequest(Rejected):

@@ -15,10 +15,11 @@ import msgspec
 from healer.domain.approval import Approval, Person
 from healer.domain.component import Component
 from healer.domain.finding import Evidence
-from healer.domain.incident import Incident
+from healer.domain.incident import Incident, Symptom
 from healer.domain.plan import Effect, Plan, PlannedStep
 from healer.domain.playbook import Scalar
 from healer.domain.run import EffectRecord, Run
+from healer.domain.silence import Silenced
 from healer.domain.verdict import Verdict
 from healer.ports import AuditEntry
 from healer.schema import format_duration
@@ -40,6 +41,7 @@ class EvidenceView(msgspec.Struct, frozen=True):
     unit: str
     at: datetime
     note: str
+    points: list[tuple[datetime, float]]
 
 
 class EffectView(msgspec.Struct, frozen=True):
@@ -80,7 +82,28 @@ class PlanView(msgspec.Struct, frozen=True):
     verdict: VerdictView | None
 
 
+class SilencedView(msgspec.Struct, frozen=True):
+    """Attributes:
+    source: the silence's id, or the maintenance window's name.
+    """
+
+    source: str
+    by: str
+    until: datetime
+    reason: str
+
+
+class SymptomView(msgspec.Struct, frozen=True):
+    failure_mode: str
+    component: ComponentView
+    reason: str
+
+
 class IncidentView(msgspec.Struct, frozen=True):
+    """Attributes:
+    silenced: why it is left alone now; null if it is not, and in a backtest.
+    """
+
     id: str
     failure_mode: str
     component: ComponentView
@@ -92,6 +115,8 @@ class IncidentView(msgspec.Struct, frozen=True):
     basis: str
     reasons: list[str]
     evidence: list[EvidenceView]
+    symptoms: list[SymptomView]
+    jobs: list[str]
     opened_at: datetime
     changed_at: datetime
     healthy_since: datetime | None
@@ -101,6 +126,7 @@ class IncidentView(msgspec.Struct, frozen=True):
     approval_id: str | None
     run_id: str | None
     story: str
+    silenced: SilencedView | None
 
 
 class PersonView(msgspec.Struct, frozen=True):
@@ -167,12 +193,12 @@ class AuditView(msgspec.Struct, frozen=True):
     digest: str
 
 
-def incident_view(incident: Incident) -> IncidentView:
+def incident_view(incident: Incident, silenced: Silenced | None = None) -> IncidentView:
     return IncidentView(
         id=incident.id,
         failure_mode=str(incident.failure_mode),
         component=component_view(incident.component),
-        culprit=None,
+        culprit=None if incident.culprit is None else component_view(incident.culprit),
         state=str(incident.state),
         health=incident.health.name.lower(),
         severity=str(incident.severity),
@@ -180,6 +206,8 @@ def incident_view(incident: Incident) -> IncidentView:
         basis=str(incident.basis),
         reasons=list(incident.reasons),
         evidence=[_evidence_view(evidence) for evidence in incident.evidence],
+        symptoms=[_symptom_view(symptom) for symptom in incident.symptoms],
+        jobs=list(incident.jobs),
         opened_at=_utc(incident.opened_at),
         changed_at=_utc(incident.changed_at),
         healthy_since=_utc_or_none(incident.healthy_since),
@@ -189,6 +217,7 @@ def incident_view(incident: Incident) -> IncidentView:
         approval_id=incident.approval_id,
         run_id=incident.run_id,
         story=incident.story,
+        silenced=_silenced_view(silenced),
     )
 
 
@@ -202,7 +231,7 @@ def approval_view(approval: Approval) -> ApprovalView:
         asked_at=_utc(approval.asked_at),
         expires_at=_utc(approval.expires_at),
         decided_at=_utc_or_none(approval.decided_at),
-        decided_by=_person_view(approval.decided_by),
+        decided_by=person_view(approval.decided_by),
         reason=approval.reason,
         announced=approval.announced,
         closed=approval.closed,
@@ -288,7 +317,12 @@ def _evidence_view(evidence: Evidence) -> EvidenceView:
         unit=evidence.unit,
         at=_utc(evidence.at),
         note=evidence.note,
+        points=[(_utc(at), value) for at, value in evidence.points],
     )
+
+
+def _symptom_view(symptom: Symptom) -> SymptomView:
+    return SymptomView(str(symptom.failure_mode), component_view(symptom.component), symptom.reason)
 
 
 def _step_view(step: PlannedStep) -> StepView:
@@ -323,7 +357,13 @@ def _verdict_view(verdict: Verdict | None) -> VerdictView | None:
     return VerdictView(guard=str(verdict.guard), message=verdict.message, lifts=verdict.lifts)
 
 
-def _person_view(person: Person | None) -> PersonView | None:
+def _silenced_view(silenced: Silenced | None) -> SilencedView | None:
+    if silenced is None:
+        return None
+    return SilencedView(silenced.source, silenced.by, _utc(silenced.until), silenced.reason)
+
+
+def person_view(person: Person | None) -> PersonView | None:
     return None if person is None else PersonView(id=person.id, name=person.name)
 
 

@@ -182,6 +182,15 @@ MEANINGS: Mapping[Signal, Meaning] = {
 # In the order of precedence: where an exporter offers two spellings of one signal, the earlier one wins.
 SPELLINGS: Mapping[str, Spelling] = {spelling.metric: spelling for spelling in (*DEVICE, *PCIE, *NVLINK, *AMD)}
 
+# Counters that never stand still, for all that GPUs do: of these every value is kept.
+_MOVING = frozenset({Signal.ENERGY, Signal.NVLINK_SENT, Signal.NVLINK_RECEIVED, Signal.POWER_VIOLATION})
+
+
+def is_step(signal: Signal) -> bool:
+    """Whether it hardly ever changes, so that its changes say everything: counters of errors, and states."""
+    return MEANINGS[signal].kind is not Kind.GAUGE and signal not in _MOVING
+
+
 COUNTERS = frozenset(signal for signal, meaning in MEANINGS.items() if meaning.kind is Kind.COUNTER)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from healer.domain.frame import Bools, Floats, Ints
+from healer.domain.axes import Bools, Floats, Ints
 from healer.domain.signal import Signal
 
 # What moves by itself. Counters of errors and limits stand still on a healthy GPU.

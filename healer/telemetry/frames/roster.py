@@ -8,19 +8,29 @@ looked at.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from healer.domain.component import Component
-from healer.domain.frame import Bools, Floats, GpuAxis, Ints
+from healer.domain.axes import NOWHERE_ROW, Bools, Floats, GpuAxis, GroupAxis, Ints
+from healer.domain.component import Component, ComponentKind
 from healer.domain.reading import Labels
 from healer.domain.topology import NOWHERE, Place, Topology, spoken_as
 from healer.telemetry.catalogue.spelling import label_of
 from healer.telemetry.identity import TopologyRules, gpu_of, is_of_another_part, model_of, place_of, pod_of, target_of
 
 NO_GPU = -1  # in place of a row: the label set names none, and should
+_FEWEST_FORGOTTEN = 1000
 _ELSEWHERE = -2  # it is about a switch or a processor, and no GPU's
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """What the GPUs are in."""
+
+    nodes: GroupAxis
+    racks: GroupAxis
+    jobs: GroupAxis
 
 
 class Roster:
@@ -40,12 +50,20 @@ class Roster:
         self._peers: list[int] = []
         self._exporters: list[int] = []
         self._devices: list[int] = []
+        self._node_numbers: list[int] = []
+        self._rack_numbers: list[int] = []
+        self._job_numbers: list[int] = []
+        self._group_numbers: dict[tuple[ComponentKind, str], int] = {}
+        self._next_group = 0
+        self._grouped: dict[int, Component] = {}
         self._numbers: dict[tuple[str, str], int] = {}
         self._labels: dict[str, Ints] = {}
+        self._codes: dict[str, Floats] = {}
         self._labelled: dict[str, Place] = {}
         self._topology = self._spoken = Topology()
         self._described = 0  # how many rows there were when the topology was looked at
         self._axis: GpuAxis | None = None
+        self._groups: Groups | None = None
         self._places: Mapping[str, Place] | None = None
 
     def __len__(self) -> int:
@@ -57,6 +75,7 @@ class Roster:
             self._sets = label_sets
             self.row_of, self._present = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_)
             self._labels.clear()
+            self._codes.clear()
         known = len(self.row_of)
         if known < len(label_sets):
             met = [self._row(label_sets[number]) for number in range(known, len(label_sets))]
@@ -103,7 +122,7 @@ class Roster:
         numbers = numbers[np.lexsort((-newest[numbers], self.row_of[numbers]))]
         for row, group in _grouped(self.row_of[numbers].tolist(), numbers.tolist()):
             self._describe(row, [self._sets[number] for number in group])
-        self._axis = None
+        self._axis = self._groups = None
 
     def axis(self) -> GpuAxis:
         if self._axis is None:
@@ -118,6 +137,29 @@ class Roster:
             )
         return self._axis
 
+    @property
+    def jobs(self) -> Ints:
+        """(n_gpus,) a number for each GPU's job that stays the same, NOWHERE_ROW for none."""
+        return np.array(self._job_numbers, dtype=np.int64)
+
+    def codes(self, label: str) -> Floats:
+        """(n_label_sets,) the number that each label set has for the label; NaN for none, or for a word."""
+        known = self._codes.get(label, np.empty(0))
+        if len(known) < len(self._sets):
+            met = [_number_of(label_of(self._sets[number], label)) for number in range(len(known), len(self._sets))]
+            known = self._codes[label] = np.concatenate([known, np.array(met, dtype=np.float64)])
+        return known
+
+    def groups(self) -> Groups:
+        if self._groups is None:
+            self._forget_groups()
+            self._groups = Groups(
+                nodes=self._group(ComponentKind.NODE, self._node_numbers),
+                racks=self._group(ComponentKind.RACK, self._rack_numbers),
+                jobs=self._group(ComponentKind.JOB, self._job_numbers),
+            )
+        return self._groups
+
     def places(self) -> Mapping[str, Place]:
         """By node; what the configured source says stands before what labels say."""
         if self._places is None:
@@ -128,12 +170,15 @@ class Roster:
     def keep(self, rows: Ints) -> None:
         """Only these rows, in this order."""
         picked = rows.tolist()
-        for column in (self._components, self._models, self._targets, self._peers, self._exporters, self._devices):
+        for column in (
+            *(self._components, self._models, self._targets, self._peers, self._exporters, self._devices),
+            *(self._node_numbers, self._rack_numbers, self._job_numbers),
+        ):
             column[:] = [column[row] for row in picked]
         self._rows = {component.key: row for row, component in enumerate(self._components)}
         nodes = {component.node for component in self._components}
         self._labelled = {node: place for node, place in self._labelled.items() if node in nodes}
-        self._axis = self._places = None
+        self._axis = self._groups = self._places = None
         self._sets = ()  # a label set whose row is gone gets a new one when it comes back
 
     def _row(self, labels: Labels) -> int:
@@ -148,7 +193,10 @@ class Roster:
             self._peers.append(self._number("model", ""))
             self._exporters.append(self._number("target", ""))
             self._devices.append(self._number("device", component.device))
-            self._axis = None
+            self._node_numbers.append(self._group_number(ComponentKind.NODE, component.node))
+            self._rack_numbers.append(self._group_number(ComponentKind.RACK, component.rack))
+            self._job_numbers.append(self._group_number(ComponentKind.JOB, component.job))
+            self._axis = self._groups = None
         return row
 
     def _describe(self, row: int, sets: Sequence[Labels]) -> None:
@@ -166,7 +214,11 @@ class Roster:
             self._locate(component.node, sets)
             component = replace(component, rack=self._place(component.node).rack or component.rack)
         pod = next((user for labels in sets if (user := pod_of(labels)) is not None), None)
-        self._components[row] = replace(component, job=self._spoken.job_of(component, pod))
+        component = replace(component, job=self._spoken.job_of(component, pod))
+        self._components[row] = component
+        self._node_numbers[row] = self._group_number(ComponentKind.NODE, component.node)
+        self._rack_numbers[row] = self._group_number(ComponentKind.RACK, component.rack)
+        self._job_numbers[row] = self._group_number(ComponentKind.JOB, component.job)
         self._models[row] = next((model for labels in sets if (model := model_of(labels))), self._models[row])
         self._targets[row] = next((name for labels in sets if (name := target_of(labels))), "")
         self._peers[row] = self._number("model", self._models[row])
@@ -174,6 +226,45 @@ class Roster:
 
     def _number(self, kind: str, name: str) -> int:
         return self._numbers.setdefault((kind, name), len(self._numbers))
+
+    def _group_number(self, kind: ComponentKind, name: str | None) -> int:
+        """A number for the name that no other one ever gets; NOWHERE_ROW for no name."""
+        if name is None:
+            return NOWHERE_ROW
+        number = self._group_numbers.setdefault((kind, name), self._next_group)
+        self._next_group += number == self._next_group
+        return number
+
+    def _forget_groups(self) -> None:
+        """Jobs come and go without end: drop the numbers of those that are gone, once that is worth the work."""
+        used = {*self._node_numbers, *self._rack_numbers, *self._job_numbers}
+        if len(self._group_numbers) > 2 * len(used) + _FEWEST_FORGOTTEN:
+            self._group_numbers = {key: number for key, number in self._group_numbers.items() if number in used}
+            self._grouped = {number: component for number, component in self._grouped.items() if number in used}
+
+    def _group(self, kind: ComponentKind, numbers: Sequence[int]) -> GroupAxis:
+        """The groups that the GPUs' numbers say, in the order in which they were met."""
+        of_gpu = np.array(numbers, dtype=np.int64)
+        there = np.flatnonzero(of_gpu >= 0)
+        met, first, inverse = np.unique(of_gpu[there], return_index=True, return_inverse=True)
+        of_gpu[there] = inverse
+        rows = there[first].tolist()
+        return GroupAxis.of([self._component(kind, n, row) for n, row in zip(met.tolist(), rows, strict=True)], of_gpu)
+
+    def _component(self, kind: ComponentKind, number: int, row: int) -> Component:
+        """The group as a component, the same object as long as nothing about it changes."""
+        gpu = self._components[row]
+        held = self._grouped.get(number)
+        if held is None or (kind is ComponentKind.NODE and held.rack != gpu.rack):
+            match kind:
+                case ComponentKind.NODE:
+                    held = Component(kind, rack=gpu.rack, node=gpu.node)
+                case ComponentKind.RACK:
+                    held = Component(kind, rack=gpu.rack)
+                case _:
+                    held = Component(kind, job=gpu.job)
+            self._grouped[number] = held
+        return held
 
     def _locate(self, node: str, sets: Sequence[Labels]) -> None:
         place = self._labelled.get(node, NOWHERE)
@@ -184,6 +275,10 @@ class Roster:
 
     def _place(self, node: str) -> Place:
         return self._spoken.place(node).or_else(self._labelled.get(node, NOWHERE))
+
+
+def _number_of(text: str | None) -> float:
+    return float(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 16 else np.nan
 
 
 def _grouped(keys: Sequence[int], values: Sequence[int]) -> Iterable[tuple[int, list[int]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from healer.domain.frame import Floats, Ints
+from healer.domain.axes import Floats, Ints
 from healer.domain.reading import Column
 from healer.domain.signal import Signal
 from healer.telemetry.catalogue.signals import SPELLINGS

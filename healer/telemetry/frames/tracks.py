@@ -1,4 +1,4 @@
-"""Tracks: every signal's values over the window, kept so that one more tick costs one more row, whatever the history.
+"""Tracks: the values of gauges over the ticks, kept so that one more tick costs one more row, whatever the history.
 
 A frame gets views of these arrays. What a view shows is never written again: a track that is full moves to a new array,
 and the old one lives as long as a frame that shows it.
@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from healer.domain.frame import Floats, Ints
-from healer.domain.signal import Signal
+from healer.domain.axes import Ints
+
+S = TypeVar("S", bound=StrEnum)
+Cells = NDArray[np.floating[Any]]
 
 _FEWEST_SPARE = 4
 _SPREAD = 8  # tracks are moved at different ticks, so that no tick pays for all of them
@@ -26,19 +31,24 @@ class _Track:
     silent_ticks: how many of the newest ticks had no value at all.
     """
 
-    cells: Floats
+    cells: Cells
     first: int = 0
     silent_ticks: int = 0
 
 
-class Tracks:
-    def __init__(self) -> None:
-        self._tracks: dict[Signal, _Track] = {}
+class Tracks(Generic[S]):
+    """Attributes:
+    dtype: float32 where a hundred thousandth of the value does not matter, and half of the memory does.
+    """
+
+    def __init__(self, dtype: type[np.floating[Any]] = np.float64) -> None:
+        self.dtype = dtype
+        self._tracks: dict[S, _Track] = {}
         self._times: list[float] = []
         self._n = 0
 
-    def append(self, at_s: float, values: Mapping[Signal, Floats], n: int) -> None:
-        """One more tick: signal -> (n,) float64. `n` never falls but by `keep`."""
+    def append(self, at_s: float, values: Mapping[S, Cells], n: int) -> None:
+        """One more tick: signal -> (n,). `n` never falls but by `keep`."""
         for signal in {**self._tracks, **values}:
             track = self._tracks.get(signal)
             if track is None:
@@ -73,10 +83,17 @@ class Tracks:
             track.cells, track.first = track.cells[track.first : track.first + count, rows], 0
         self._n = len(rows)
 
-    def times(self, at_s: float) -> Floats:
-        return np.array(self._times) - at_s
+    @property
+    def times_s(self) -> list[float]:
+        """The ticks, oldest first."""
+        return self._times
 
-    def views(self) -> dict[Signal, Floats]:
+    def oldest(self, signal: S) -> Cells | None:
+        """(n,) the values at the oldest tick; None for a signal that no tick has."""
+        track = self._tracks.get(signal)
+        return None if track is None else track.cells[track.first, : self._n]
+
+    def views(self) -> dict[S, Any]:
         """By signal, (n_ticks, n) read-only."""
         views = {}
         for signal, track in self._tracks.items():
@@ -85,11 +102,11 @@ class Tracks:
             views[signal] = view
         return views
 
-    def _moved(self, track: _Track | None, position: int, n: int) -> Floats:
+    def _moved(self, track: _Track | None, position: int, n: int) -> Cells:
         """A new array with room for more ticks and rows, the history of `track` at its beginning."""
         count = len(self._times)
         spare = max(_FEWEST_SPARE, count // 2) + position % _SPREAD
-        cells = np.empty((count + spare, n + n // 16))
+        cells = np.empty((count + spare, n + n // 16), dtype=self.dtype)
         if track is None:
             cells[:count, :n] = np.nan
         else:

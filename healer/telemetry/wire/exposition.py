@@ -19,7 +19,7 @@ from itertools import compress, islice, repeat
 import numpy as np
 
 from healer.domain.reading import Labels, Reading
-from healer.telemetry.catalogue.signals import SPELLINGS
+from healer.telemetry.catalogue.site import READ_METRICS
 from healer.telemetry.wire.series import NO_ROOM, NOT_WANTED, UNKNOWN, Floats, Head, Ints
 from healer.telemetry.wire.text_format import decoded, labels_of, parse_line, value_of
 
@@ -288,7 +288,7 @@ def attached(scraped: Labels, target: Labels) -> Labels:
 class Pages:
     """Pages that did not come over the network, as readings: of simulated exporters, and in tests."""
 
-    def __init__(self, wanted: Collection[str] = (*SPELLINGS, "rack_power_watts")) -> None:
+    def __init__(self, wanted: Collection[str] = (*READ_METRICS, "rack_power_watts")) -> None:
         self._exposition = Exposition(Head(wanted), wanted)
         self._readers: dict[tuple[int, frozenset[tuple[str, str]]], PageReader] = {}
 

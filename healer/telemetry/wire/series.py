@@ -151,7 +151,8 @@ class Head:
                     # A sender's clock may be a little ahead of ours.
                     np.minimum(times, at_s, out=times)
                     columns.append(Column(metric, self._sets[series].astype(np.int64), self._values[series], times))
-            return Reading(at, tuple(columns), self.label_sets, self._silent(at_s, oldest), self._complaints())
+            silent, others = self._silent(at_s, oldest)
+            return Reading(at, tuple(columns), self.label_sets, silent, self._complaints(), others)
 
     def _is_full(self) -> bool:
         return len(self) >= self._most_series or self.label_sets.size_bytes >= _MOST_LABEL_BYTES
@@ -207,26 +208,29 @@ class Head:
             }
         return self._by_metric
 
-    def _silent(self, at_s: float, oldest: float) -> tuple[str, ...]:
-        """The targets that could not be scraped, of the jobs that ever brought a GPU.
+    def _silent(self, at_s: float, oldest: float) -> tuple[tuple[str, ...], tuple[Labels, ...]]:
+        """The targets that could not be scraped: of the jobs that ever brought a GPU, and the labels of all others.
 
         One whose `up` came to no end and yet is old counts with them: its Prometheus is gone, and it is not. One that
         another Prometheus reaches does not.
         """
         series = self._indexed().get(UP)
         if series is None:
-            return ()
+            return (), ()
         series = series[self._live[series] & (self._times[series] >= at_s - _TARGET_KEPT_S)]
         answers = (self._times[series] >= oldest) & (self._values[series] != 0)
         if answers.all():
-            return ()
-        down = self._targets(series[~answers])
-        return tuple(sorted({instance for _, instance in down - self._targets(series[answers])}))
+            return (), ()
+        down, reached = self._targets(series[~answers]), self._targets(series[answers])
+        lost = {target: labels for target, labels in down.items() if target not in reached}
+        ours = sorted({instance for job, instance in lost if job in self._jobs})
+        return tuple(ours), tuple(labels for (job, _), labels in lost.items() if job not in self._jobs)
 
-    def _targets(self, series: Ints) -> set[tuple[str, str]]:
+    def _targets(self, series: Ints) -> dict[tuple[str, str], Labels]:
         found = [self.label_sets[number] for number in np.unique(self._sets[series]).tolist()]
-        targets = ((labels.get("job", ""), labels.get("instance", "")) for labels in found)
-        return {(job, instance) for job, instance in targets if job in self._jobs and instance}
+        return {
+            (labels.get("job", ""), instance): labels for labels in found if (instance := labels.get("instance", ""))
+        }
 
     def _complaints(self) -> tuple[str, ...]:
         early, refused = self.early - self._reported[0], self.refused - self._reported[1]

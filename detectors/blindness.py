@@ -1,0 +1,255 @@
+"""Blindness: telemetry that is lost, and nodes that nobody can reach.
+
+Mechanism: an exporter dies, hangs and repeats itself, or is no longer scraped; a field vanishes with an update; a node
+loses its power or its network. What cannot be seen is not healthy: thirteen monitors were frozen for 7 to 24 days
+(NVSentinel 1477), and a lost connection to DCGM got a healthy node replaced (aws containers-roadmap 2555). So blindness
+is a finding of its own, and what it would fake (GPUs that are gone, jobs that stand still) is not found behind it.
+A node is unreachable only if a second witness says so: the scheduler, or another of its exporters.
+Sources: `up`, ages of samples, repeated values (see docs/telemetry.md), the scheduler's word on the node.
+Cost of a false positive: a person looks at an exporter that was only being restarted; nothing is ever drained for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+
+from healer.sdk import (
+    Bools,
+    Component,
+    ComponentKind,
+    FailureMode,
+    Finding,
+    Findings,
+    Floats,
+    Frame,
+    Health,
+    NodeSignal,
+    Presence,
+    Report,
+    Said,
+    Signal,
+    evidence,
+    findings,
+)
+
+MODES = (FailureMode.TELEMETRY_LOST, FailureMode.NODE_UNREACHABLE)
+# What every exporter gives of every GPU, so that a GPU without it is not seen.
+_ALWAYS = (
+    Signal.GPU_TEMPERATURE,
+    Signal.POWER,
+    Signal.UTILIZATION,
+    Signal.SM_CLOCK,
+    Signal.MEMORY_USED,
+)
+# What tells of faults: if it vanishes, they pass unseen.
+_TELLING = (
+    Signal.XID,
+    Signal.ECC_DBE_VOLATILE,
+    Signal.ECC_SBE_VOLATILE,
+    Signal.ROW_REMAP_FAILED,
+    Signal.ROW_REMAP_PENDING,
+    Signal.CLOCK_REASONS,
+    Signal.PCIE_REPLAY,
+    Signal.TENSOR_ACTIVE,
+    Signal.DRAM_ACTIVE,
+)
+READS = (*_ALWAYS, *_TELLING)
+SOURCE = Component(ComponentKind.SOURCE, link="telemetry")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Attributes:
+    lost_after_s: a node of which nothing fresh was seen for so long is lost; restarts of exporters are shorter.
+    all_lost_after_s: the same where most of the fleet is silent at once: the source pauses, or its server restarts.
+    unreachable_after_s: with a second witness it needs no more than this.
+    fields_lost_after_s: a field that all GPUs of a node lack for so long is lost.
+    most: more than this share of the nodes silent at once is the source's trouble, not theirs.
+    """
+
+    lost_after_s: float = 180.0
+    all_lost_after_s: float = 300.0
+    unreachable_after_s: float = 60.0
+    fields_lost_after_s: float = 300.0
+    most: float = 0.5
+
+
+_FEWEST_NODES = 4  # fewer are no fleet: each speaks for itself
+
+
+def detect(frame: Frame, settings: Settings) -> Findings:
+    nodes = _Nodes(frame, settings)
+    return (
+        _unreachable(frame, nodes)
+        + _lost_nodes(frame, settings, nodes)
+        + _lost_gpus(frame, settings, nodes)
+        + _lost_source(frame, settings, nodes)
+    )
+
+
+class _Nodes:
+    """How each node stands in the telemetry. Arrays: (n_nodes,).
+
+    Attributes:
+        silent_s: for how many seconds nothing fresh was seen of any of its GPUs; 0 while one is seen.
+        silent: whether that is more than a missed scrape.
+        frozen: whether it is because its exporter repeats itself.
+        unreachable: silent, and a second witness says that it is gone.
+        on_purpose: out of service because somebody wants it so, or no longer known to the scheduler.
+        everywhere: (scalar) whether most of the fleet is silent.
+    """
+
+    def __init__(self, frame: Frame, settings: Settings) -> None:
+        groups, told = frame.nodes.groups, frame.nodes.signals
+        n = len(groups)
+        youngest = np.full(n, np.inf)
+        there = groups.of_gpu >= 0
+        np.minimum.at(
+            youngest, groups.of_gpu[there], np.where(np.isnan(frame.age_s[there]), np.inf, frame.age_s[there])
+        )
+        seen = groups.count(frame.current) > 0
+        self.silent_s: Floats = np.where(seen | (groups.sizes == 0), 0.0, youngest)
+        self.silent_s[np.isinf(self.silent_s)] = 0.0  # ages that are not told say nothing
+        self.frozen: Bools = groups.count(frame.presence == Presence.FROZEN) > 0
+        self.silent: Bools = self.silent_s >= settings.unreachable_after_s
+        ready, cordoned = told.latest(NodeSignal.READY), told.latest(NodeSignal.CORDONED)
+        forgotten = np.isnan(ready) & (
+            _known_before(told.window(NodeSignal.READY, timedelta(hours=1)))
+            | (np.count_nonzero(np.isfinite(ready)) > 0.5 * n)
+        )
+        self.on_purpose: Bools = (cordoned == 1) | (self.silent & forgotten)
+        self.unreachable: Bools = self.silent & ((ready == 0) | frame.nodes.unanswered) & ~self.on_purpose
+        self.everywhere = n >= _FEWEST_NODES and np.count_nonzero(self.silent) > settings.most * n
+
+
+def _known_before(history: Floats) -> Bools:
+    before: Bools = np.logical_or.reduce(np.isfinite(history), axis=0)
+    return before
+
+
+def _unreachable(frame: Frame, nodes: _Nodes) -> Findings:
+    health = np.full(len(frame.nodes), Health.UNKNOWN, dtype=np.int8)
+    health[nodes.silent_s == 0] = Health.HEALTHY
+    health[nodes.unreachable] = Health.FAILED
+    ready = frame.nodes.signals.latest(NodeSignal.READY)
+
+    def describe(row: int) -> Said:
+        witnesses = ["the scheduler calls it not ready"] if ready[row] == 0 else []
+        if frame.nodes.unanswered[row]:
+            witnesses.append("none of its exporters answers")
+        return Said(f"no telemetry for {nodes.silent_s[row]:.0f} s, and {' and '.join(witnesses)}")
+
+    return findings(MODES[1], ComponentKind.NODE, health, frame.nodes.components, describe)
+
+
+def _lost_nodes(frame: Frame, settings: Settings, nodes: _Nodes) -> Findings:
+    fields = _lost_fields(frame, settings)
+    lost = (_together(frame, nodes) >= settings.lost_after_s) & ~nodes.unreachable & ~nodes.on_purpose
+    health = np.full(len(frame.nodes), Health.UNKNOWN, dtype=np.int8)
+    health[nodes.silent_s == 0] = Health.HEALTHY
+    for row in fields:
+        health[row] = Health.DEGRADED
+    if not nodes.everywhere:
+        health[lost] = Health.DEGRADED
+
+    def describe(row: int) -> Said:
+        if row in fields and not lost[row]:
+            named = ", ".join(str(signal) for signal in fields[row][:4])
+            return Said(f"its exporter no longer gives {named}: what they tell passes unseen")
+        if nodes.frozen[row]:
+            return Said(f"its exporter repeats itself: nothing has moved for {nodes.silent_s[row]:.0f} s")
+        return Said(f"nothing fresh from its exporter for {nodes.silent_s[row]:.0f} s")
+
+    return findings(MODES[0], ComponentKind.NODE, health, frame.nodes.components, describe)
+
+
+def _together(frame: Frame, nodes: _Nodes) -> Floats:
+    """(n_nodes,) for how long each is silent; of a rack that falls silent together, as long as its last node is."""
+    rack_of_node = np.full(len(frame.nodes), -1, dtype=np.int64)
+    there = (frame.nodes.groups.of_gpu >= 0) & (frame.racks.groups.of_gpu >= 0)
+    rack_of_node[frame.nodes.groups.of_gpu[there]] = frame.racks.groups.of_gpu[there]
+    known = rack_of_node >= 0
+    n_racks = len(frame.racks)
+    all_of = np.bincount(rack_of_node[known], minlength=n_racks)
+    silent_of = np.bincount(rack_of_node[known & nodes.silent], minlength=n_racks)
+    latest = np.full(n_racks, np.inf)
+    np.minimum.at(latest, rack_of_node[known & nodes.silent], nodes.silent_s[known & nodes.silent])
+    whole = np.zeros(len(frame.nodes), dtype=np.bool_)
+    whole[known] = (silent_of >= np.maximum(0.75 * all_of, 2))[rack_of_node[known]]
+    return np.where(whole & nodes.silent, latest[np.maximum(rack_of_node, 0)] if n_racks else 0.0, nodes.silent_s)
+
+
+def _lost_fields(frame: Frame, settings: Settings) -> dict[int, list[Signal]]:
+    """By node: the fields that all its GPUs once gave and lack now, though they are seen."""
+    span = timedelta(seconds=settings.fields_lost_after_s)
+    lost: dict[int, list[Signal]] = {}
+    groups = frame.nodes.groups
+    seen = groups.count(frame.current)
+    for signal in (*_ALWAYS, *_TELLING):
+        if signal not in frame.offered:
+            continue
+        gone = frame.offered[signal] & frame.current & np.isnan(frame.latest(signal))
+        suspects = np.flatnonzero((groups.count(gone) >= 0.75 * seen) & (seen > 0))
+        for node in suspects.tolist():
+            rows = groups.members(node)
+            if _unknown_for(frame, signal, rows[gone[rows]].tolist(), span):
+                lost.setdefault(node, []).append(signal)
+    return lost
+
+
+def _unknown_for(frame: Frame, signal: Signal, rows: list[int], span: timedelta) -> bool:
+    """Whether the signal was unknown for these GPUs throughout the last `span`, which the window has to cover."""
+    if not rows or frame.times[0] > -span.total_seconds():
+        return False
+    first = frame.signals.first_tick(span)
+    return all(np.isnan(frame.signals.of_row(signal, row)[first:]).all() for row in rows)
+
+
+def _lost_gpus(frame: Frame, settings: Settings, nodes: _Nodes) -> Findings:
+    """GPUs that are on the page beside others and yet not seen: without values, or with values that never move."""
+    n = len(frame.gpus)
+    offered, unknown = np.zeros(n), np.zeros(n)
+    for signal in _ALWAYS:
+        had = frame.offered.get(signal, np.zeros(n, dtype=np.bool_))
+        offered += had
+        unknown += had & np.isnan(frame.latest(signal))
+    blank = frame.current & (offered >= 2) & (unknown > 0.5 * offered)
+    frozen = (frame.presence == Presence.FROZEN) & (frame.age_s >= settings.lost_after_s)
+    of_node = frame.nodes.groups.of_gpu
+    whole = np.zeros(n, dtype=np.bool_)
+    if len(nodes.silent):
+        whole = (of_node >= 0) & (nodes.silent_s[of_node] > 0)
+    before = frame.window(Signal.GPU_TEMPERATURE, timedelta(seconds=90))
+    lasts = np.isnan(before[-2:]).all(axis=0) if len(before) > 1 else np.zeros(n, dtype=np.bool_)
+
+    health = np.full(n, Health.UNKNOWN, dtype=np.int8)
+    health[frame.current & ~blank] = Health.HEALTHY
+    health[((blank & lasts) | frozen) & ~whole] = Health.DEGRADED
+
+    def describe(row: int) -> Said:
+        if frozen[row]:
+            return Said(f"its values have not moved for {frame.age_s[row]:.0f} s", evidence(frame, *_ALWAYS, row=row))
+        return Said(
+            f"{unknown[row]:.0f} of {offered[row]:.0f} of its basic values are blank",
+            evidence(frame, *_ALWAYS, row=row),
+        )
+
+    return findings(MODES[0], ComponentKind.GPU, health, frame.gpus.components, describe)
+
+
+def _lost_source(frame: Frame, settings: Settings, nodes: _Nodes) -> Findings:
+    """Most of the fleet at once: one finding of the source, not one of each node."""
+    silent = nodes.silent & ~nodes.on_purpose
+    count, of = int(np.count_nonzero(silent)), len(frame.nodes)
+    if not nodes.everywhere:
+        return Findings(reports=(Report(MODES[0], SOURCE, Health.HEALTHY),)) if of else Findings()
+    for_s = float(np.median(nodes.silent_s[silent])) if count else 0.0
+    if for_s < settings.all_lost_after_s:
+        return Findings()
+    members = tuple(frame.nodes.components[row] for row in np.flatnonzero(silent).tolist())
+    reason = f"nothing fresh from {count} of {of} nodes for {for_s:.0f} s: their source is the suspect, or the clock"
+    found = Finding(MODES[0], SOURCE, Health.DEGRADED, 1.0, reason, members=members)
+    return Findings((found,), reports=(Report(MODES[0], SOURCE, Health.DEGRADED),))
