@@ -3,7 +3,8 @@
     python benchmarks/turn.py [--gpus N ...] [--svg FILE] [--json]
 
 Each size runs in a process of its own, on one core: 30 fields of N GPUs lie in the store that remote write and direct
-scrape fill, ten minutes of history are behind them, and one GPU in a hundred changes its job with every turn. Timed is
+scrape fill, ten minutes of history and six hours of the past are behind them, and one GPU in a hundred changes its job
+with every turn. Timed is
 what the daemon does with that: reading, window, detectors, models, correlation, snapshot. How samples get into the
 store is measured by benchmarks/remote_write.py and benchmarks/scrape.py.
 """
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,12 +39,14 @@ from healer.runtime.snapshot import Board, Snapshot
 from healer.runtime.wiring import build_operator, load_content
 from healer.telemetry.catalogue.signals import COUNTERS, MEANINGS, SPELLINGS, Kind, Vendor
 from healer.telemetry.catalogue.spelling import Combine
+from healer.telemetry.frames.recorder import PAST_SPAN, SLOT
 from healer.telemetry.wire.series import Head
 
 ROOT = Path(__file__).parents[1]
 SIZES = (1_000, 10_000, 50_000, 100_000)
 FIELDS = 30
 INTERVAL = timedelta(seconds=30)
+PAST_TURNS = PAST_SPAN // SLOT + 2
 HISTORY_TURNS = 21
 MEASURED_TURNS = 9
 GPUS_PER_NODE, NODES_PER_RACK, NODES_PER_JOB = 8, 4, 16
@@ -73,13 +77,13 @@ class _Fleet:
 
     name = "benchmark"
 
-    def __init__(self, gpus: int, read: Collection[Signal]) -> None:
+    def __init__(self, gpus: int, read: Collection[Signal], fields: int) -> None:
         self.head = Head(SPELLINGS, kept=load_config(ROOT / "config.yaml").topology.rules().labels)
         self.time = _START
         self._rng = np.random.default_rng(7)
         self._jobs = np.arange(gpus) // (GPUS_PER_NODE * NODES_PER_JOB)
         self._next_job = int(self._jobs.max()) + 1
-        self._metrics = _metrics(read)
+        self._metrics = _metrics(read, fields)
         self._series = {metric: np.zeros(gpus, dtype=np.int64) for metric in self._metrics}
         self._warmth = self._rng.normal(0, 1.5, gpus)
         self._energy_mj = self._rng.uniform(1e9, 1e12, gpus)
@@ -146,31 +150,33 @@ class _Fleet:
         return values
 
 
-def _metrics(read: Collection[Signal]) -> tuple[str, ...]:
-    """One metric for each of 30 signals: those that somebody reads, then those that stand first in the catalogue."""
+def _metrics(read: Collection[Signal], fields: int) -> tuple[str, ...]:
+    """One metric for each of so many signals: those first that most detectors and models read."""
     by_signal: dict[Signal, str] = {}
     for metric, spelling in SPELLINGS.items():
         if spelling.vendor is Vendor.NVIDIA and spelling.combine is Combine.NEWEST and spelling.only is None:
             by_signal.setdefault(spelling.signal, metric)
-    chosen = dict.fromkeys((*read, *by_signal))
-    return tuple(by_signal[signal] for signal in chosen)[:FIELDS]
+    readers = Counter(read)
+    chosen = sorted(by_signal, key=lambda signal: -readers[signal])  # stable: in the catalogue's order
+    return tuple(by_signal[signal] for signal in chosen)[:fields]
 
 
-def measure_here(gpus: int) -> Turn:
+def measure_here(gpus: int, fields: int = FIELDS) -> Turn:
     """Measured in this very process, which has to be a fresh one."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     config = load_config(ROOT / "config.yaml")
     content = load_content(config)
     reads = [*(one.reads for one in content.detectors), *(one.reads for one in content.models)]
-    fleet = _Fleet(gpus, [signal for signals in reads for signal in signals])
+    fleet = _Fleet(gpus, [signal for signals in reads for signal in signals], fields)
     board, durations = Board(Snapshot(config.mode)), []
     with tempfile.TemporaryDirectory() as folder:
         journal = SqlJournal(f"sqlite:///{folder}/journal.db")
         journal.lead("benchmark", _START, timedelta(days=365))
         outside = Outside(source=fleet)
         operator = build_operator(config, content=content, outside=outside, journal=journal, board=board, clock=fleet)
-        for _ in range(HISTORY_TURNS + MEASURED_TURNS):
-            fleet.time += INTERVAL
+        for number in range(PAST_TURNS + HISTORY_TURNS + MEASURED_TURNS):
+            # First in long strides, until the hours that detectors compare with are full.
+            fleet.time += SLOT if number < PAST_TURNS else INTERVAL
             fleet.scrape()
             began = time.perf_counter()
             operator.turn()
@@ -179,10 +185,10 @@ def measure_here(gpus: int) -> Turn:
     frame = board.look().frame
     assert frame is not None
     assert len(frame.gpus) == gpus
-    later = durations[HISTORY_TURNS:]
+    later = durations[-MEASURED_TURNS:]
     return Turn(
         gpus=gpus,
-        samples=gpus * FIELDS,
+        samples=gpus * fields,
         first_s=durations[0],
         turn_s=statistics.median(later),
         slowest_s=max(later),
@@ -191,10 +197,10 @@ def measure_here(gpus: int) -> Turn:
     )
 
 
-def measure(sizes: Sequence[int] = SIZES) -> Iterator[Turn]:
+def measure(sizes: Sequence[int] = SIZES, fields: int = FIELDS) -> Iterator[Turn]:
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     for gpus in sizes:
-        argv = [sys.executable, __file__, "--here", str(gpus)]
+        argv = [sys.executable, __file__, "--fields", str(fields), "--here", str(gpus)]
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"the measurement of {gpus} GPUs failed:\n{done.stderr}")
@@ -221,15 +227,16 @@ def _status_mib(name: str) -> float:
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gpus", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--fields", type=int, default=FIELDS, help="how many are exported; all that are read: 60")
     parser.add_argument("--svg", type=Path, help="write the plot of time and memory by size here")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--here", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.here:
-        print(json.dumps(asdict(measure_here(given.here))))
+        print(json.dumps(asdict(measure_here(given.here, given.fields))))
         return
     turns = []
-    for turn in measure(given.gpus):
+    for turn in measure(given.gpus, given.fields):
         turns.append(turn)
         if not given.json:
             print(_line(turn), flush=True)

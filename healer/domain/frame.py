@@ -46,6 +46,7 @@ class Presence(IntEnum):
     ABSENT = 3  # nothing is shown by its exporter, and nothing is said about it: taken out, or discovery is at fault
     STALE = 4  # its samples are older than permitted: whoever collects them has stopped
     FROZEN = 5  # its exporter repeats old values under fresh times
+    REPLACED = 6  # another GPU came into its slot since: swapped, or the machine replaced under its name
 
 
 @dataclass(frozen=True, slots=True, eq=False)

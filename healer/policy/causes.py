@@ -106,9 +106,9 @@ class Case:
 
 
 def rows_of(component: Component, frame: Frame, members: Iterable[Component] = ()) -> frozenset[int]:
-    """The GPUs that a component, or its members where it is no more than their sum, is about."""
-    parts = tuple(members) or (component,)
-    return frozenset(row for part in parts for row in frame.parts_of(part).tolist())
+    """The GPUs that a component is about; those of its members where it has none of its own."""
+    own = frame.parts_of(component).tolist()
+    return frozenset(own or (row for member in members for row in frame.parts_of(member).tolist()))
 
 
 def roots(cases: Iterable[Case], frame: Frame) -> dict[str, str]:

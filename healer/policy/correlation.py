@@ -10,7 +10,7 @@ import numpy as np
 
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, FailureMode, Finding, Findings, Health
-from healer.domain.frame import Frame
+from healer.domain.frame import Frame, Presence
 from healer.domain.incident import Incident, IncidentState, Symptom
 from healer.domain.playbook import ResolvesWhen
 from healer.policy.causes import Case, roots, rows_of
@@ -21,6 +21,7 @@ _MOST_DAMPED = 5  # doublings of the time to clear
 _TOLD_ANEW_AFTER = timedelta(minutes=5)
 _MOST_SYMPTOMS = 20
 _MOST_JOBS = 50
+_SEEN_ENOUGH = 0.9  # of the fleet's GPUs, before what none of them names is gone
 _BEFORE_ANYBODY_ACTS = frozenset({IncidentState.OPEN, IncidentState.AWAITING_APPROVAL})
 
 
@@ -102,10 +103,13 @@ class _Turn:
         for key, incident in [*self.by_key.items()]:
             if key in self.found:
                 continue
-            judged = _observed(findings, incident.failure_mode, incident.component, self.frame)
-            health = max(judged, reported.get(key, Health.UNKNOWN))
             since = incident.healthy_since if self._looked_on() else None
             unbroken = replace(incident, healthy_since=since)
+            if parted := _parted(incident.component, self.frame):
+                self._put(self._not_found(unbroken, Health.HEALTHY, parted))
+                continue
+            judged = _observed(findings, incident.failure_mode, incident.component, self.frame)
+            health = max(judged, reported.get(key, Health.UNKNOWN))
             if health is Health.UNKNOWN and key in reported:
                 self._put(_fallen_silent(unbroken, self.at))
             else:
@@ -229,7 +233,7 @@ class _Turn:
         new = [name for name in names if name not in incident.jobs]
         return replace(incident, jobs=(*incident.jobs, *new)[:_MOST_JOBS]) if new else incident
 
-    def _not_found(self, incident: Incident, health: Health) -> Incident:
+    def _not_found(self, incident: Incident, health: Health, parted: str = "") -> Incident:
         if health is not Health.HEALTHY:
             return replace(incident, healthy_since=None)
         since = incident.healthy_since or self.at
@@ -250,7 +254,7 @@ class _Turn:
             gone=True,
             persists=incident.run_id is None,
             verdict=None,
-            story=f"{how}: observed healthy since {since:%H:%M:%S}Z",
+            story=parted or f"{how}: observed healthy since {since:%H:%M:%S}Z",
         )
 
     def _is_over(self, incident: Incident) -> bool:
@@ -278,6 +282,21 @@ def _observed(findings: Findings, mode: FailureMode, where: Component, frame: Fr
     of_gpus = findings.health_of_all(mode, ComponentKind.GPU, gpus)
     of_nodes = findings.health_of_all(mode, ComponentKind.NODE, nodes[nodes >= 0])
     return max(of_gpus, of_nodes)
+
+
+def _parted(where: Component, frame: Frame) -> str:
+    """That the component is no longer there to be healthy, in words; empty while it is, or while nobody can tell.
+
+    A job and a rack are there only by the GPUs that name them, and what is silent keeps its names.
+    """
+    match where.kind:
+        case ComponentKind.JOB | ComponentKind.RACK if frame.row_of(where) is None:
+            seen = frame.current.mean() if len(frame.gpus) else 0.0
+            return f"no GPU is of {where} any more" if seen >= _SEEN_ENOUGH else ""
+        case ComponentKind.GPU if (frame.presence[frame.parts_of(where)] == Presence.REPLACED).any():
+            return "another GPU is in its place"
+        case _:
+            return ""
 
 
 def _fallen_silent(incident: Incident, at: datetime) -> Incident:

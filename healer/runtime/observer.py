@@ -17,6 +17,7 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import FailureMode, Findings
 from healer.domain.fleet import Fleet
 from healer.domain.frame import Bools, Floats, Frame
+from healer.domain.incident import Incident
 from healer.domain.reading import Reading
 from healer.domain.topology import Topology, changes
 from healer.errors import HealerError, Rejected, Unavailable
@@ -75,10 +76,14 @@ class Observer:
         """Raises Unavailable: nothing is concluded from silence."""
         return self.source.read(at)
 
-    def look(self, reading: Reading) -> tuple[Frame, Findings]:
+    def look(self, reading: Reading, live: Sequence[Incident] = ()) -> tuple[Frame, Findings]:
         """The frame as of the reading, with the models' scores, and what every part of the content says of it.
 
         A part that fails is named in the frame's warnings; what it would have judged is unknown, the others go on.
+
+        Args:
+            live: the incidents that are under way: what they are about is not learnt as normal, even by a process that
+                has only just started.
         """
         warnings = self._locate(reading.at)
         fleet = self.scheduler() if self.scheduler is not None and self._blind else None
@@ -97,21 +102,24 @@ class Observer:
             except HealerError as error:
                 defects.append(self._noted(error))
         findings = findings.doubting(ComponentKind.GPU, ~frame.current)
-        self._remember(frame, findings)
+        self._remember(frame, findings, live)
         if self.notices is not None:
             findings += self.notices.findings(frame, reading.at)
             warnings += self.notices.warnings(reading.at)
+        if self.witness is not None:
+            warnings += self.witness.warnings(reading.at)
         self._said = frozenset(defects)
         self._compare_with_reads(frame)
         return replace(frame, scores=scores, warnings=frame.warnings + warnings + tuple(defects)), findings
 
-    def _remember(self, frame: Frame, findings: Findings) -> None:
+    def _remember(self, frame: Frame, findings: Findings, live: Sequence[Incident]) -> None:
         """What the next look is to know of this one: what must not be learnt as normal, and who has to be asked."""
         self._blind = not bool(frame.current.all())
         sick = np.zeros(len(frame.gpus), dtype=np.bool_)
-        for finding in findings.found:
-            if finding.failure_mode in CHANGES_WHAT_IS_NORMAL:
-                sick[frame.parts_of(finding.component)] = True
+        under_way = (incident for incident in live if not incident.state.ended)
+        for one in (*findings.found, *under_way):
+            if one.failure_mode in CHANGES_WHAT_IS_NORMAL:
+                sick[frame.parts_of(one.component)] = True
         self._sick = sick
         stalled = [finding.component for finding in findings.found if finding.component.kind is ComponentKind.JOB]
         self._suspects = {str(job.job): _nodes_of(job, frame) for job in stalled}

@@ -64,7 +64,7 @@ class Operator:
         Args:
             seen: told of the frame before anything is concluded from it; a replay learns its nodes so.
         """
-        frame, findings = self.observer.look(reading)
+        frame, findings = self.observer.look(reading, self.journal.incidents(open_only=True))
         self.knowledge.learn(frame)
         seen(frame)
         with self.deciding:

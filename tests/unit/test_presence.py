@@ -120,7 +120,7 @@ def test_a_gpu_that_was_split_into_instances_is_not_missing() -> None:
 def test_a_gpu_in_whose_slot_another_one_came_was_taken_out(watch: Watch) -> None:
     new = {**labels(1), "UUID": "GPU-new"}
     frame = watch.shows(labels(0), new, labels(2), labels(3))
-    assert presence_of(frame) is Presence.ABSENT
+    assert presence_of(frame) is Presence.REPLACED
     assert presence_of(frame, "GPU-new") is Presence.CURRENT
 
 

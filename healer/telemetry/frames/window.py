@@ -28,6 +28,7 @@ from healer.telemetry.identity import TopologyRules
 
 # Earlier spellings win over later ones when an exporter offers both.
 _ORDER = {metric: position for position, metric in enumerate(SPELLINGS)}
+_NOT_SHOWN = (Presence.MISSING, Presence.REPLACED)
 _COUNTED_XIDS = {Signal.XID_RECENT: "recent", Signal.XID_ERRORS: "total"}
 
 
@@ -169,8 +170,8 @@ class Window:
         if silent:
             down = np.array([target in silent for target in axis.targets], dtype=np.bool_)
             presence[down] = Presence.UNREACHABLE
-        presence[self._replaced(axis, presence == Presence.MISSING)] = Presence.ABSENT
-        presence[tick.seen & ~tick.fresh & (presence != Presence.MISSING)] = Presence.STALE
+        presence[self._replaced(axis, presence == Presence.MISSING)] = Presence.REPLACED
+        presence[tick.seen & ~tick.fresh & ~np.isin(presence, _NOT_SHOWN)] = Presence.STALE
         presence[fresh] = Presence.CURRENT
         presence[fresh & self._pulse.frozen(tick.at_s, self._max_age_s)] = Presence.FROZEN
         return presence
