@@ -31,7 +31,7 @@ from healer.domain.axes import NOWHERE_ROW, Bools, Floats, GroupAxis, Ints, grou
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, Evidence, FailureMode, Finding, Findings, Health, Judgement, Report
 from healer.domain.frame import Frame, Presence
-from healer.domain.history import Moments, Past, Signals, Xids
+from healer.domain.history import Past, Scatter, Signals, Xids
 from healer.domain.signal import NodeSignal, PortSignal, Signal
 from healer.domain.testimony import Progress, Testimony
 from healer.telemetry.catalogue.signals import MEANINGS
@@ -56,7 +56,6 @@ __all__ = [
     "Health",
     "Ints",
     "Judgement",
-    "Moments",
     "NodeSignal",
     "Past",
     "PortSignal",
@@ -64,6 +63,7 @@ __all__ = [
     "Progress",
     "Report",
     "Said",
+    "Scatter",
     "Signal",
     "Signals",
     "Testimony",

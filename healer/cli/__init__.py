@@ -8,7 +8,7 @@ import sys
 import click
 
 from healer import __version__
-from healer.cli import demo, deployment, history, models, remote, serve, silences, xid
+from healer.cli import demo, deployment, history, models, remote, serve, silences, simulate, xid
 from healer.errors import HealerError, InvalidDocument
 
 
@@ -27,7 +27,7 @@ def cli() -> None:
 for command in (
     demo.demo,
     serve.run,
-    serve.simulate,
+    simulate.simulate,
     deployment.check,
     deployment.init,
     history.backtest,

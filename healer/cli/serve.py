@@ -22,11 +22,17 @@ from healer.config import Config
 from healer.ports import Cluster, PowerControl, TelemetrySource
 from healer.runtime.daemon import Daemon, Intake
 from healer.runtime.knowledge import Outside
-from healer.runtime.outside import build_cluster, build_notices, build_power, build_source, build_topology
+from healer.runtime.outside import (
+    build_cluster,
+    build_job_witness,
+    build_notices,
+    build_power,
+    build_source,
+    build_topology,
+)
 from healer.runtime.snapshot import Board, Snapshot
 from healer.runtime.wiring import WallClock, build_operator, load_content
 from healer.sim.cluster import populated_cluster
-from healer.sim.faultfile import load_faults
 from healer.sim.fleet import SimulatedFleet
 from healer.sim.server import FleetServer
 
@@ -68,7 +74,8 @@ def built_daemon(
     slack = config.approvals.slack
     channel = open_channel(slack) if slack is not None else None
     topology, notices = build_topology(config), build_notices(config)
-    outside = Outside(source, cluster, power, channel, topology=topology, notices=notices)
+    witness = build_job_witness(config)
+    outside = Outside(source, cluster, power, channel, topology=topology, notices=notices, witness=witness)
     journal = SqlJournal(config.state.url)
     try:
         board, clock = Board(Snapshot(config.mode)), WallClock()
@@ -80,6 +87,8 @@ def built_daemon(
         yield Daemon(config, operator, journal, board, clock, stopping, console=console, intake=intake)
     finally:
         journal.close()
+        if witness is not None:
+            witness.close()
 
 
 def simulated_source(server: FleetServer, config: Config) -> ScrapeSource:
@@ -111,30 +120,3 @@ def log_to_stderr(level: int) -> None:
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
-
-
-@click.command()
-@click.option("--racks", default=2, show_default=True, type=click.IntRange(1))
-@click.option("--nodes", default=8, show_default=True, type=click.IntRange(1), help="In all, spread over the racks.")
-@click.option("--gpus", default=8, show_default=True, type=click.IntRange(1, 16), help="Per node.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--faults", "faults_path", type=click.Path(path_type=Path), help="A YAML file of faults.")
-@click.option("--listen", default="127.0.0.1:9400", show_default=True, metavar="ADDR")
-@click.option("--speed", default=1.0, show_default=True, help="Simulated seconds per second.")
-def simulate(
-    *, racks: int, nodes: int, gpus: int, seed: int, faults_path: Path | None, listen: str, speed: float
-) -> None:
-    """Exporters and node agents of a simulated fleet, in dcgm-exporter's format, until stopped."""
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit():
-        raise click.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
-    fleet = SimulatedFleet(racks=racks, nodes=nodes, gpus=gpus, seed=seed)
-    if faults_path is not None:
-        fleet.schedule(load_faults(faults_path, fleet.layout))
-    stopping = threading.Event()
-    stop_on_signals(stopping)
-    with FleetServer(fleet, host=host, port=int(port), speed=speed) as server:
-        click.echo(f"{fleet.layout.n_gpus} GPUs on {nodes} nodes in {racks} racks at {server.url}")
-        click.echo(f"  Prometheus discovery  http_sd_configs: [{{url: {server.url}/sd}}]")
-        click.echo(f"  node agents           power: {{agent_url: '{server.url}/agents/{{node}}/power'}}")
-        stopping.wait()

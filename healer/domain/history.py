@@ -6,11 +6,11 @@ changes are kept, which costs next to nothing, and growth is summed over them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from healer.domain.axes import Bools, Floats, Ints
 
 S = TypeVar("S", bound=StrEnum)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,14 +172,14 @@ class Past(Generic[S]):
     n: int
     means: Mapping[S, NDArray[np.float32]] = field(default_factory=dict)
     grown: Mapping[S, Sequence[tuple[Ints, Floats]]] = field(default_factory=dict)
-    _worked_out: dict[tuple[str, ...], Moments] = field(default_factory=dict, repr=False)
+    _worked_out: dict[str, Any] = field(default_factory=dict, repr=False)
 
-    def moments(self, x: S, y: S) -> Moments:
-        """Of the pairs of slot means of two signals, for a line through them; worked out once for each past."""
-        key = ("moments", str(x), str(y))
+    def once(self, key: str, work: Callable[[], T]) -> T:
+        """What `work` makes of this past: done once, and kept for as long as the past is the same."""
         if key not in self._worked_out:
-            self._worked_out[key] = _moments(self.mean(x), self.mean(y), self.n)
-        return self._worked_out[key]
+            self._worked_out[key] = work()
+        kept: T = self._worked_out[key]
+        return kept
 
     def mean(self, signal: S) -> NDArray[np.float32]:
         """(n_slots, n) float32; without a slot for what nobody remembers."""
@@ -200,12 +201,13 @@ class Past(Generic[S]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Moments:
-    """Sums over the slots in which both x and y are known. Arrays: (n,) float64.
+class Scatter:
+    """How y varies with k explaining quantities, for each of n, over the slots in which all of them are known.
 
     Attributes:
-        count: how many slots those are.
-        least_x, most_x: NaN where there is none.
+        count: (n,) how many slots those are.
+        x, y: (n, k) and (n,) the means; 0 where there is no slot.
+        xx, xy: (n, k, k) and (n, k) the sums of products about the means.
     """
 
     count: Floats
@@ -213,25 +215,28 @@ class Moments:
     y: Floats
     xx: Floats
     xy: Floats
-    yy: Floats
-    least_x: Floats
-    most_x: Floats
 
-
-def _moments(x: NDArray[np.float32], y: NDArray[np.float32], n: int) -> Moments:
-    count, sx, sy, sxx, sxy, syy = (np.zeros(n) for _ in range(6))
-    least, most = np.full(n, np.nan), np.full(n, np.nan)
-    for xs, ys in zip(x, y, strict=False):  # slot by slot, so that nothing as large as the past is made beside it
-        known = ~np.isnan(xs) & ~np.isnan(ys)
-        xs, ys = np.where(known, xs, 0.0).astype(np.float64), np.where(known, ys, 0.0).astype(np.float64)  # noqa: PLW2901
-        count += known
-        sx += xs
-        sy += ys
-        sxx += xs * xs
-        sxy += xs * ys
-        syy += ys * ys
-        least, most = np.fmin(least, np.where(known, xs, np.nan)), np.fmax(most, np.where(known, xs, np.nan))
-    return Moments(count, sx, sy, sxx, sxy, syy, least, most)
+    @classmethod
+    def of(cls, xs: Sequence[NDArray[np.float32]], y: NDArray[np.float32]) -> Scatter:
+        """Args:
+        xs: k of (n_slots, n). y: (n_slots, n).
+        """
+        n, k = y.shape[1], len(xs)
+        sums, products = np.zeros((k + 1, n)), np.zeros((k + 1, k + 1, n))
+        count = np.zeros(n)
+        for slot in range(len(y)):  # so that nothing as large as the past is made beside it
+            row = np.array([*(x[slot] for x in xs), y[slot]], dtype=np.float64)
+            known = ~np.isnan(row).any(axis=0)
+            row = np.where(known, row, 0.0)
+            count += known
+            sums += row
+            for i in range(k + 1):
+                products[i, i:] += row[i] * row[i:]
+        means = sums / np.maximum(count, 1.0)
+        about = products - means[:, None] * sums[None]
+        for i in range(k + 1):
+            about[i:, i] = about[i, i:]
+        return cls(count, means[:k].T, means[k], about[:k, :k].transpose(2, 0, 1), about[:k, k].T)
 
 
 def growth_of(window: Floats) -> Floats:

@@ -77,36 +77,43 @@ def _collected(load: Callable[[], Sequence[_T]], problems: list[Problem]) -> Seq
         return ()
 
 
+def build_observer(config: Config, content: Content, outside: Outside) -> Observer:
+    """Without the scheduler as a witness: that is the operator's to give."""
+    telemetry = config.telemetry
+    return Observer(
+        source=outside.source,
+        window=Window(
+            config.topology.rules(),
+            span=telemetry.window,
+            max_age=telemetry.max_age,
+            remembered={signal for detector in content.detectors for signal in detector.remembers},
+        ),
+        detectors=content.detectors,
+        models=content.models,
+        topology=outside.topology,
+        notices=outside.notices,
+        witness=outside.witness,
+    )
+
+
 def build_operator(
     config: Config, *, content: Content, outside: Outside, journal: Journal, board: Board, clock: Clock
 ) -> Operator:
-    telemetry = config.telemetry
     rules = Rules(
         mode=config.mode,
         fleet_budget=_budget(config.budgets.fleet),
         rack_budget=_budget(config.budgets.rack),
-        max_age=telemetry.max_age,
+        max_age=config.telemetry.max_age,
         clear_after=config.detectors.clear_after,
         power_floor_w=config.power.floor_watts,
         maintenance=config.detectors.windows(),
     )
     knowledge = Knowledge(rules=rules, outside=outside, journal=journal, clock=clock)
+    observer = build_observer(config, content, outside)
+    if outside.cluster is not None and not outside.is_replay:
+        observer.scheduler = knowledge.fleet
     return Operator(
-        observer=Observer(
-            source=outside.source,
-            window=Window(
-                config.topology.rules(),
-                span=telemetry.window,
-                max_age=telemetry.max_age,
-                remembered={signal for detector in content.detectors for signal in detector.remembers},
-            ),
-            detectors=content.detectors,
-            models=content.models,
-            topology=outside.topology,
-            notices=outside.notices,
-            witness=outside.witness,
-            scheduler=None if outside.cluster is None or outside.is_replay else knowledge.fleet,
-        ),
+        observer=observer,
         planner=Planner(content.playbooks, BUILT_IN),
         executor=Executor(journal, BUILT_IN, permit=knowledge.permit, clock=clock),
         knowledge=knowledge,

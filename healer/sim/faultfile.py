@@ -3,6 +3,7 @@
 faults:
   - {kind: uncorrectable_ecc, at: 20s, node: gpu-003, gpu: 5}
   - {kind: load_surge, at: 1m, rack: rack-2, duration: 5m}
+  - {kind: job_stalled, at: 10m, node: gpu-004, gpu: 1, variant: kernel_spin, duration: 20m}
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from healer.errors import InvalidDocument, Problem
 from healer.sim.faults import Fault, FaultKind, objections
 from healer.sim.layout import Layout, nearest
 
-_KEYS = ("kind", "at", "node", "gpu", "rack", "duration", "severity")
+_KEYS = ("kind", "at", "node", "gpu", "rack", "duration", "severity", "variant", "ramp")
 _REQUIRED = ("kind", "at")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)")
@@ -79,6 +80,8 @@ class _Reader:
             rack=self._name(values.get("rack"), f"{key}.rack"),
             duration_s=self._duration_s(values.get("duration"), f"{key}.duration"),
             severity=self._fraction(values.get("severity"), f"{key}.severity"),
+            variant=self._name(values.get("variant"), f"{key}.variant"),
+            ramp_s=self._duration_s(values.get("ramp"), f"{key}.ramp"),
         )
         if len(self._problems) > known_before:
             return None  # what could be read may be judged only as a whole

@@ -1,4 +1,4 @@
-"""The simulated fleet: GPUs in nodes in racks, the training that runs on them, their power limits, and their faults.
+"""The simulated fleet to live with: its time passes, its power limits can be set, faults can strike it, all of it read.
 
 Deterministic: the same seed, the same calls and the same steps give the same readings. Safe to share between threads.
 """
@@ -10,29 +10,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from healer.domain.axes import Floats
 from healer.errors import NotFound, Rejected
-from healer.sim.faults import Fault, FaultKind, objections
+from healer.sim.exporters.style import Style
+from healer.sim.exporters.text import TextPages
+from healer.sim.faults import Fault, objections
+from healer.sim.knobs import Knob
 from healer.sim.layout import COMPONENT, Layout, build_layout
-from healer.sim.physics import (
-    DEFAULT_LIMIT_W,
-    MAX_LIMIT_W,
-    MIN_LIMIT_W,
-    Drive,
-    Floats,
-    GpuState,
-    draw_traits,
-    settled,
-    step,
-)
+from healer.sim.physics import DEFAULT_LIMIT_W, MAX_LIMIT_W, MIN_LIMIT_W
+from healer.sim.rhythm import Rhythm
+from healer.sim.state import GpuState
+from healer.sim.strikes.all import struck
+from healer.sim.strikes.blow import Gang, Hidden, Scene
+from healer.sim.world import PLAIN_HALL, Hall, World
 
 _STEP_S = 1.0
-_CHASSIS_W_PER_GPU = 150.0  # fans, CPUs and switches: about 1.2 kW for eight GPUs
-_CHECKPOINT_S = 12.0
-_CHECKPOINT_LOAD = 0.2
-_DEFAULT_COOLING_SEVERITY = 0.5
-_DOUBLE_BIT_XID = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +40,11 @@ class PowerLimit:
 
 @dataclass(frozen=True, slots=True)
 class NodeReading:
-    """What can be read from one node at one instant; a GPU that fell off the bus is in no field of it."""
+    """What can be read from one node at one instant; a GPU that fell off the bus is in no field of it.
+
+    Attributes:
+        hidden: what the node's exporter leaves out, or shows as no value; GPUs by their index on the node.
+    """
 
     node: str
     model: str
@@ -56,50 +53,49 @@ class NodeReading:
     gpus: tuple[int, ...]
     uuids: tuple[str, ...]
     state: GpuState
-
-
-@dataclass(frozen=True, slots=True)
-class _Rhythm:
-    """How the training on each node breathes: a slow wave, and a checkpoint every few minutes. Arrays: (n_nodes,)."""
-
-    base: Floats
-    wave_s: Floats
-    checkpoint_every_s: Floats
-    offset_s: Floats
-
-    def load(self, now_s: float) -> Floats:
-        at = now_s + self.offset_s
-        wave = self.base + 0.05 * np.sin(2 * np.pi * at / self.wave_s)
-        return np.where(at % self.checkpoint_every_s < _CHECKPOINT_S, _CHECKPOINT_LOAD, wave)
+    hidden: tuple[Hidden, ...] = ()
 
 
 class SimulatedFleet:
     """`nodes` is the number of nodes in all, spread over the racks; each runs one training, named after its number."""
 
     def __init__(
-        self, *, racks: int = 2, nodes: int = 8, gpus: int = 8, seed: int = 0, faults: Iterable[Fault] = ()
+        self,
+        *,
+        racks: int = 2,
+        nodes: int = 8,
+        gpus: int = 8,
+        seed: int = 0,
+        faults: Iterable[Fault] = (),
+        hall: Hall = PLAIN_HALL,
     ) -> None:
         self.layout: Layout = build_layout(racks=racks, nodes=nodes, gpus=gpus, seed=seed)
-        self.elapsed_s = 0.0
         self._lock = threading.RLock()
-        self._rng = np.random.default_rng(seed)
-        n = self.layout.n_gpus
-        self._jobs: list[str | None] = [f"train-{number}" for number in range(1, nodes + 1)]
-        self._idle = np.zeros(nodes, bool)
-        self._rhythm = _draw_rhythm(nodes, self._rng)
-        self._inlet_c = self._rng.normal(24.0, 0.8, racks)[self.layout.rack_of_node].repeat(gpus)
-        self._cooling_factor = np.ones(n)
-        self._cooling_until_s = np.full(n, -np.inf)
-        self._surge_until_s = np.full(n, -np.inf)
-        self._lost_until_s = np.full(n, -np.inf)
-        self._exporter_down_until_s = np.full(nodes, -np.inf)
-        self._limit_expires_s = np.full(n, np.inf)
-        self._fallback_w = np.full(n, DEFAULT_LIMIT_W)
-        self._traits = draw_traits(n, self._rng)
-        self._state = settled(self._traits, self._drive(), self._rng)
-        self._chassis_w = self._draw_chassis_w()
+        rng = np.random.default_rng(seed)
+        self._rhythm = Rhythm(self.layout, rng)
+        self._world = World(self.layout, self._rhythm, hall=hall, rng=rng)
+        self._around = TextPages(self._world, Style(feeds=True))
+        self._luck = np.random.default_rng((seed, 1))  # of faults, so that one more does not change the weather
+        self._limit_expires_s = np.full(self.layout.n_gpus, np.inf)
+        self._fallback_w = np.full(self.layout.n_gpus, DEFAULT_LIMIT_W)
+        self._frozen: dict[int, Floats] = {}
+        self._hidden: list[Hidden] = []
         self._pending: list[Fault] = []
+        self._scene = Scene(
+            self.layout,
+            self._world.uuids,
+            hall.ports,
+            self._gang,
+            shown=lambda _quantity: True,
+            limit_w=hall.limit_w,
+            kelvin_per_w=hall.chassis.sink_k_per_w + hall.chassis.chip_k_per_w,
+            jobs_die=False,
+        )
         self.schedule(faults)
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._world.now_s
 
     def advance(self, seconds: float) -> None:
         """Lets `seconds` of simulated time pass, in steps of one second and what is left over."""
@@ -120,6 +116,7 @@ class SimulatedFleet:
         """Lets a fault strike now, whatever its `at_s`."""
         with self._lock:
             self._strike(self._checked(fault))
+            self._world.turn()
 
     def set_idle(self, node: str, idle: bool) -> None:  # noqa: FBT001 - the name of the verb says what it means
         """Takes the work off a node, or gives it back its own training."""
@@ -129,31 +126,36 @@ class SimulatedFleet:
         """Makes `job` the work of a node, as the cluster's scheduler would; None leaves the node idle."""
         index = self.layout.node_index(node)
         with self._lock:
-            self._jobs[index] = job
-            self._idle[index] = job is None
+            self._rhythm.place(index, job)
 
     def read(self, node: str) -> NodeReading:
         index = self.layout.node_index(node)
         with self._lock:
             gpus = self.layout.gpus_of_node(node)
-            present = np.flatnonzero(self._lost_until_s[gpus] <= self.elapsed_s)
+            knobs, now_s = self._world.knobs, self._world.now_s
+            present = np.flatnonzero((knobs[Knob.LOST][gpus] <= 0) & (knobs[Knob.EXPORTER_EMPTY][index] <= 0))
             at = present + gpus.start
+            shown = self._frozen.get(index)
             return NodeReading(
                 node=node,
                 model=self.layout.model,
-                job=self._jobs[index],
-                exporter_up=bool(self._exporter_down_until_s[index] <= self.elapsed_s),
+                job=self._rhythm.jobs[index],
+                exporter_up=bool(knobs[Knob.EXPORTER_DOWN][index] <= 0),
                 gpus=tuple(present.tolist()),
-                uuids=tuple(self.layout.uuids[i] for i in at),
-                state=self._state.pick(at),
+                uuids=tuple(self._world.uuids[i] for i in at),
+                state=self._world.gpus.pick(at) if shown is None else GpuState.of(shown[:, present]),
+                hidden=tuple(one.on(gpus) for one in self._hidden if one.start_s <= now_s < one.end_s),
             )
+
+    def page(self, job: str, place: int) -> str | None:
+        """What another exporter than the GPUs' shows, by job and number of its node or rack; None for no answer."""
+        with self._lock:
+            return self._around.page(job, place)
 
     def rack_power_w(self) -> dict[str, float]:
         """What each rack's power distribution unit shows."""
         with self._lock:
-            node_w = self._state.power_w.reshape(len(self.layout.nodes), -1).sum(axis=1) + self._chassis_w
-        rack_w = np.bincount(self.layout.rack_of_node, weights=node_w, minlength=len(self.layout.racks))
-        return dict(zip(self.layout.racks, rack_w.tolist(), strict=True))
+            return dict(zip(self.layout.racks, self._world.power.rack_w.tolist(), strict=True))
 
     def set_power_limit(
         self, node: str, gpu: int, *, limit_w: float, ttl_s: float | None = None, fallback_w: float | None = None
@@ -173,14 +175,14 @@ class SimulatedFleet:
         with self._lock:
             indices = [self._settable(node, limit) for limit in limits]
             for index, limit in zip(indices, limits, strict=True):
-                self._state.limit_w[index] = limit.limit_w
+                self._world.gpus.limit_w[index] = limit.limit_w
                 self._limit_expires_s[index] = np.inf if limit.ttl_s is None else self.elapsed_s + limit.ttl_s
                 self._fallback_w[index] = DEFAULT_LIMIT_W if limit.fallback_w is None else limit.fallback_w
 
     def _settable(self, node: str, limit: PowerLimit) -> int:
         index = self.layout.gpu_index(node, limit.gpu)
         who = f"{node} GPU {limit.gpu}"
-        if self._lost_until_s[index] > self.elapsed_s:
+        if self._world.knobs[Knob.LOST][index] > 0:
             raise Rejected(COMPONENT, f"{who} is lost: it takes no power limit until it is back")
         if limit.limit_w < DEFAULT_LIMIT_W and (limit.ttl_s is None or limit.fallback_w is None):
             raise Rejected(COMPONENT, f"{who}: a cap needs both a time to live and a fallback")
@@ -193,28 +195,22 @@ class SimulatedFleet:
         return index
 
     def _step(self, dt_s: float) -> None:
-        self.elapsed_s += dt_s
-        while self._pending and self._pending[0].at_s <= self.elapsed_s:
-            self._strike(self._pending.pop(0))
-        expired = self._limit_expires_s <= self.elapsed_s
-        self._state.limit_w[expired] = self._fallback_w[expired]
+        now_s = self.elapsed_s + dt_s
+        while self._pending and self._pending[0].at_s <= now_s:
+            self._strike(self._pending.pop(0), at_s=now_s)
+        expired = self._limit_expires_s <= now_s
+        self._world.gpus.limit_w[expired] = self._fallback_w[expired]
         self._limit_expires_s[expired] = np.inf
-        step(self._state, self._traits, self._drive(), dt_s=dt_s, rng=self._rng)
-        self._chassis_w = self._draw_chassis_w()
+        self._world.step(dt_s)
+        self._freeze()
 
-    def _drive(self) -> Drive:
-        gpus = self.layout.gpus_per_node
-        idle = self._idle.repeat(gpus)
-        load = np.where(self._surge_until_s > self.elapsed_s, 1.0, self._rhythm.load(self.elapsed_s).repeat(gpus))
-        warming = self._cooling_until_s > self.elapsed_s
-        return Drive(
-            load=np.where(idle | (self._lost_until_s > self.elapsed_s), 0.0, load),
-            inlet_c=self._inlet_c + 0.4 * np.sin(2 * np.pi * self.elapsed_s / 1800.0),
-            resistance_factor=np.where(warming, self._cooling_factor, 1.0),
-        )
-
-    def _draw_chassis_w(self) -> Floats:
-        return _CHASSIS_W_PER_GPU * self.layout.gpus_per_node * self._rng.normal(1.0, 0.01, len(self.layout.nodes))
+    def _freeze(self) -> None:
+        """An exporter that is frozen shows what it showed when it froze."""
+        frozen = set(np.flatnonzero(self._world.knobs[Knob.EXPORTER_FROZEN]).tolist())
+        per_node = self.layout.gpus_per_node
+        for node in frozen - self._frozen.keys():
+            self._frozen[node] = self._world.gpus.matrix[:, node * per_node : (node + 1) * per_node].copy()
+        self._frozen = {node: shown for node, shown in self._frozen.items() if node in frozen}
 
     def _checked(self, fault: Fault) -> Fault:
         wrong = objections(fault, self.layout)
@@ -223,44 +219,12 @@ class SimulatedFleet:
             raise (NotFound if all(each.unknown for each in wrong) else Rejected)(COMPONENT, text)
         return fault
 
-    def _strike(self, fault: Fault) -> None:
-        until_s = np.inf if fault.duration_s is None else self.elapsed_s + fault.duration_s
-        where = self._aim(fault)
-        match fault.kind:
-            case FaultKind.UNCORRECTABLE_ECC:
-                self._state.dbe_volatile[where] += 1
-                self._state.dbe_aggregate[where] += 1
-                self._state.remap_pending[where] = 1
-                self._state.xid[where] = _DOUBLE_BIT_XID
-            case FaultKind.LOAD_SURGE:
-                self._surge_until_s[where] = until_s
-            case FaultKind.EXPORTER_DOWN:
-                self._exporter_down_until_s[where.reshape(len(self.layout.nodes), -1).any(axis=1)] = until_s
-            case FaultKind.GPU_LOST:
-                self._lost_until_s[where] = until_s
-            case FaultKind.COOLING_LOSS:
-                self._cooling_until_s[where] = until_s
-                self._cooling_factor[where] = 1.0 + (fault.severity or _DEFAULT_COOLING_SEVERITY)
+    def _strike(self, fault: Fault, at_s: float | None = None) -> None:
+        happening = struck(fault, self._scene, at_s=self.elapsed_s if at_s is None else at_s, rng=self._luck)
+        self._world.add(happening.effects, happening.marks)
+        self._hidden += happening.hidden
 
-    def _aim(self, fault: Fault) -> NDArray[np.bool_]:
-        """Mask over all GPUs."""
-        if fault.rack is not None:
-            return self.layout.gpus_of_rack(fault.rack)
-        mask = np.zeros(self.layout.n_gpus, bool)
-        if fault.node is not None:
-            mask[self.layout.gpus_of_node(fault.node) if fault.gpu is None else self._one(fault.node, fault.gpu)] = True
-        return mask
-
-    def _one(self, node: str, gpu: int) -> slice:
-        index = self.layout.gpu_index(node, gpu)
-        return slice(index, index + 1)
-
-
-def _draw_rhythm(nodes: int, rng: np.random.Generator) -> _Rhythm:
-    every_s = rng.uniform(180.0, 420.0, nodes)
-    return _Rhythm(
-        base=rng.uniform(0.66, 0.76, nodes),
-        wave_s=rng.uniform(60.0, 140.0, nodes),
-        checkpoint_every_s=every_s,
-        offset_s=rng.uniform(0.0, every_s),
-    )
+    def _gang(self, gpu: int, _at_s: float) -> Gang | None:
+        work = self._world.work
+        job = work.jobs[gpu]
+        return None if job is None else Gang(job, work.gang_of(gpu))

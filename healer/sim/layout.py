@@ -60,7 +60,24 @@ class Layout:
         return tuple(node for node, at in zip(self.nodes, self.rack_of_node, strict=True) if at == index)
 
 
-def build_layout(*, racks: int, nodes: int, gpus: int, seed: int) -> Layout:
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How a site calls its racks and nodes: formats of their numbers, from 1 on; `slot` is that in the rack."""
+
+    rack: str = "rack-{rack}"
+    node: str = "gpu-{node:0{width}d}"
+
+
+NAMINGS = (
+    Naming(),
+    Naming("R{rack:02d}", "r{rack:02d}-n{slot:02d}"),
+    Naming("dh1-a{rack:02d}", "dgx{node:0{width}d}"),
+    Naming("row-b.{rack}", "ip-10-12-{rack}-{slot}"),
+    Naming("{rack:03d}", "h100-{rack:03d}-{slot:02d}"),
+)
+
+
+def build_layout(*, racks: int, nodes: int, gpus: int, seed: int, naming: Naming = NAMINGS[0]) -> Layout:
     """`nodes` is the number of nodes in all; neighbours by number share a rack, as they do in a machine room.
 
     Raises:
@@ -71,12 +88,17 @@ def build_layout(*, racks: int, nodes: int, gpus: int, seed: int) -> Layout:
     if nodes < racks:
         raise Rejected(COMPONENT, f"{nodes} nodes cannot fill {racks} racks: ask for at least one node per rack")
     width = max(3, len(str(nodes)))
-    names = tuple(f"gpu-{number:0{width}d}" for number in range(1, nodes + 1))
+    rack_of_node = np.arange(nodes) * racks // nodes
+    slots = np.arange(nodes) - np.searchsorted(rack_of_node, rack_of_node)
+    names = tuple(
+        naming.node.format(node=number + 1, rack=rack + 1, slot=slot + 1, width=width)
+        for number, (rack, slot) in enumerate(zip(rack_of_node.tolist(), slots.tolist(), strict=True))
+    )
     return Layout(
-        racks=tuple(f"rack-{number}" for number in range(1, racks + 1)),
+        racks=tuple(naming.rack.format(rack=number) for number in range(1, racks + 1)),
         nodes=names,
         gpus_per_node=gpus,
-        rack_of_node=np.arange(nodes) * racks // nodes,
+        rack_of_node=rack_of_node,
         uuids=tuple(_gpu_uuid(seed, name, gpu) for name in names for gpu in range(gpus)),
     )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hmac
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from enum import StrEnum
 from typing import TypeAlias
 
 import msgspec
@@ -19,9 +20,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from healer.errors import NotFound, Rejected
+from healer.sim.exporters.fields import FieldSet
+from healer.sim.exporters.targets import HOST_JOB, IPMI_JOB, METER_JOB, SCHEDULER_JOB
 from healer.sim.exposition import CONTENT_TYPE, node_page, rack_page
 from healer.sim.faults import Fault, FaultKind
 from healer.sim.fleet import PowerLimit, SimulatedFleet
+from healer.sim.layout import COMPONENT, Layout
 from healer.sim.physics import DEFAULT_LIMIT_W, MAX_LIMIT_W, MIN_LIMIT_W
 from healer.sim.serving import Served
 
@@ -51,6 +55,15 @@ class _FaultRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rack: str | None = None
     duration_s: float | None = None
     severity: float | None = None
+    variant: str | None = None
+    ramp_s: float | None = None
+
+
+class Exporters(StrEnum):
+    """Which exporters the fleet has."""
+
+    GPUS = "gpus"  # the GPUs', with what the first detectors read, and the racks' meter
+    ALL = "all"  # with everything that healer's counters file asks for, and what there is around the GPUs
 
 
 class FleetServer(Served):
@@ -65,8 +78,10 @@ class FleetServer(Served):
         speed: float = 1.0,
         token: str | None = None,
         host_label: str = "hostname",
+        exporters: Exporters = Exporters.GPUS,
     ) -> None:
         self.fleet = fleet
+        self._exporters = exporters
         self._speed = speed
         self._token = token
         self._host_label = host_label
@@ -100,7 +115,10 @@ class FleetServer(Served):
             routes=[
                 Route("/", self._index),
                 Route("/nodes/{node}/metrics", self._node_metrics),
+                Route("/nodes/{node}/{job}/metrics", self._host_metrics),
                 Route("/racks/metrics", self._rack_metrics),
+                Route("/racks/{rack}/metrics", self._meter_metrics),
+                Route("/scheduler/metrics", self._scheduler_metrics),
                 Route("/sd", self._discovery),
                 Route("/agents/{node}/power", guarded(self._power), methods=["GET"]),
                 Route("/agents/{node}/power", guarded(self._set_power), methods=["PUT"]),
@@ -130,7 +148,9 @@ class FleetServer(Served):
             f"{self.fleet.elapsed_s:.0f} s have passed in it, at {self._speed:g} times the wall clock.\n\n"
             f"GET  /nodes/NODE/metrics   a node's GPUs, as dcgm-exporter shows them ({layout.nodes[0]}, ...)\n"
             "GET  /racks/metrics        power by rack\n"
-            "GET  /sd                   all of these, for Prometheus's http_sd_configs\n"
+            "GET  /nodes/NODE/host/metrics, /nodes/NODE/ipmi/metrics, /racks/RACK/metrics, /scheduler/metrics\n"
+            "                           fabric ports, the air, power feed by feed, what the scheduler says\n"
+            "GET  /sd                   all exporters that this fleet has, for Prometheus's http_sd_configs\n"
             "GET  /agents/NODE/power    a node agent's power limits; PUT sets or restores them\n"
             "POST /faults               lets a fault strike now\n"
         )
@@ -139,7 +159,27 @@ class FleetServer(Served):
         reading = self.fleet.read(request.path_params["node"])
         if not reading.exporter_up:
             return PlainTextResponse("exporter is down\n", status_code=503)
-        return Response(node_page(reading, host_label=self._host_label), media_type=CONTENT_TYPE)
+        fields = FieldSet.PLAIN if self._exporters is Exporters.GPUS else FieldSet.EVERYTHING
+        return Response(node_page(reading, host_label=self._host_label, fields=fields), media_type=CONTENT_TYPE)
+
+    async def _host_metrics(self, request: Request) -> Response:
+        node = self.fleet.layout.node_index(request.path_params["node"])
+        job = {"host": HOST_JOB, "ipmi": IPMI_JOB}.get(request.path_params["job"])
+        if job is None:
+            raise NotFound(COMPONENT, f"a node has no exporter {request.path_params['job']!r}, only host and ipmi")
+        return self._page(job, node)
+
+    async def _meter_metrics(self, request: Request) -> Response:
+        return self._page(METER_JOB, self.fleet.layout.rack_index(request.path_params["rack"]))
+
+    async def _scheduler_metrics(self, _request: Request) -> Response:
+        return self._page(SCHEDULER_JOB, 0)
+
+    def _page(self, job: str, place: int) -> Response:
+        page = self.fleet.page(job, place)
+        if page is None:
+            return PlainTextResponse("exporter is down\n", status_code=503)
+        return Response(page, media_type=CONTENT_TYPE)
 
     async def _rack_metrics(self, _request: Request) -> Response:
         return Response(rack_page(self.fleet.rack_power_w()), media_type=CONTENT_TYPE)
@@ -159,6 +199,8 @@ class FleetServer(Served):
             }
             for node, rack in zip(layout.nodes, layout.rack_of_node.tolist(), strict=True)
         ]
+        if self._exporters is Exporters.ALL:
+            return JSONResponse([*groups, *_around(layout, here)])
         racks = {"targets": here, "labels": {"__metrics_path__": "/racks/metrics", "instance": "rack-power"}}
         return JSONResponse([*groups, racks])
 
@@ -193,6 +235,22 @@ class FleetServer(Served):
         fault = Fault(at_s=self.fleet.elapsed_s, **msgspec.structs.asdict(asked))
         self.fleet.inject(fault)
         return JSONResponse({"injected": fault.kind, "at_s": fault.at_s}, status_code=201)
+
+
+def _around(layout: Layout, here: list[str]) -> Iterator[Mapping[str, object]]:
+    """Targets beside those of the GPUs. Each says whose they are, for discovery knows but one job."""
+
+    def target(job: str, instance: str, path: str, **labels: str) -> Mapping[str, object]:
+        named = {"__metrics_path__": path, "instance": instance, "job": job, **labels}
+        return {"targets": here, "labels": named}
+
+    for node in layout.nodes:
+        where = {"node": node, "rack": layout.rack_of(node)}
+        yield target(HOST_JOB, f"{node}:9100", f"/nodes/{node}/host/metrics", **where)
+        yield target(IPMI_JOB, f"{node}:9290", f"/nodes/{node}/ipmi/metrics", **where)
+    for rack in layout.racks:
+        yield target(METER_JOB, f"pdu-{rack}:9116", f"/racks/{rack}/metrics")
+    yield target(SCHEDULER_JOB, "kube-state-metrics:8080", "/scheduler/metrics")
 
 
 def _limits(asked: _PowerRequest) -> list[PowerLimit]:

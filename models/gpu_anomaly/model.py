@@ -56,7 +56,7 @@ class Settings:
         with the squared distance d2 as d2 / (d2 + d2 at 0.5).
     """
 
-    threshold: float = 0.9
+    threshold: float = 1.0
 
 
 def features(frame: Frame) -> Floats:

@@ -30,12 +30,16 @@ def test_a_file_of_faults_is_read_with_its_durations_in_seconds(tmp_path: Path, 
         "faults:\n"
         "  - {kind: uncorrectable_ecc, at: 20s, node: gpu-003, gpu: 5}\n"
         "  - {kind: load_surge, at: 1.5m, rack: rack-2, duration: 1h}\n"
-        "  - {kind: cooling_loss, at: 500ms, rack: rack-1, severity: 0.25, duration: 5m}\n",
+        "  - {kind: cooling_loss, at: 500ms, rack: rack-1, severity: 0.25, duration: 5m}\n"
+        "  - {kind: job_straggler, at: 1h, node: gpu-002, gpu: 0, variant: slow_memory, ramp: 10m}\n"
+        "  - {kind: source_gap, at: 2h, duration: 10m}\n",
     )
     assert load_faults(path, layout) == (
         Fault(FaultKind.UNCORRECTABLE_ECC, 20.0, node="gpu-003", gpu=5),
         Fault(FaultKind.LOAD_SURGE, 90.0, rack="rack-2", duration_s=3600.0),
         Fault(FaultKind.COOLING_LOSS, 0.5, rack="rack-1", severity=0.25, duration_s=300.0),
+        Fault(FaultKind.JOB_STRAGGLER, 3600.0, node="gpu-002", gpu=0, variant="slow_memory", ramp_s=600.0),
+        Fault(FaultKind.SOURCE_GAP, 7200.0, duration_s=600.0),
     )
 
 
@@ -104,6 +108,16 @@ FAULT = "faults:\n  - kind: gpu_lost\n    at: 5s\n"
             "faults[0].rack",
             "did you mean rack-1?",
             id="rack",
+        ),
+        pytest.param(
+            FAULT + "    node: gpu-001\n    gpu: 1\n    variant: slient\n",
+            6,
+            "faults[0].variant",
+            "did you mean silent?",
+            id="variant misspelt",
+        ),
+        pytest.param(
+            FAULT + "    node: gpu-001\n    gpu: 1\n    ramp: 1m\n", 6, "faults[0].ramp", "does not apply", id="no ramp"
         ),
         pytest.param("faults: [\n", 2, "", "is not YAML", id="broken YAML"),
         pytest.param("faults: []\n---\nfaults: []\n", 2, "", "is not YAML", id="two documents"),

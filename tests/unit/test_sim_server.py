@@ -10,7 +10,7 @@ import requests
 
 from healer.errors import Unavailable
 from healer.sim.fleet import SimulatedFleet
-from healer.sim.server import FleetServer
+from healer.sim.server import Exporters, FleetServer
 
 
 @pytest.fixture
@@ -52,6 +52,37 @@ def test_every_discovered_target_answers_with_metrics(untouched: FleetServer) ->
         assert page.status_code == 200
         assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert "# TYPE" in page.text
+
+
+def test_a_fleet_may_have_all_exporters_of_a_site() -> None:
+    with FleetServer(SimulatedFleet(nodes=2), speed=0.0, exporters=Exporters.ALL) as running:
+        groups = get(running, "/sd").json()
+        assert [group["labels"].get("job", "dcgm") for group in groups].count("node") == 2
+        pages = {}
+        for group in groups:
+            labels = group["labels"]
+            answer = requests.get(f"http://{group['targets'][0]}{labels['__metrics_path__']}", timeout=5)
+            assert answer.status_code == 200
+            pages[labels["instance"]] = answer.text
+    assert 'DCGM_FI_DEV_NVLINK_GET_STATE{gpu="7"' in pages["gpu-001:9400"]
+    assert 'node_infiniband_state_id{device="mlx5_7",port="1"} 4' in pages["gpu-001:9100"]
+    assert 'ipmi_temperature_celsius{name="Inlet Temp"}' in pages["gpu-002:9290"]
+    assert 'rack_power_watts{rack="rack-2",power_feed="B"}' in pages["pdu-rack-2:9116"]
+    assert (
+        'kube_node_status_condition{node="gpu-002",condition="Ready",status="true"} 1'
+        in pages["kube-state-metrics:8080"]
+    )
+
+
+def test_what_surrounds_the_gpus_can_be_asked_for_without_being_discovered(server: FleetServer) -> None:
+    assert get(server, "/nodes/gpu-001/host/metrics").status_code == 200
+    assert "no exporter 'fans'" in get(server, "/nodes/gpu-001/fans/metrics").json()["error"]
+    body = {"kind": "node_unreachable", "node": "gpu-001", "variant": "network", "duration_s": 60}
+    assert requests.post(server.url + "/faults", json=body, timeout=5).status_code == 201
+    assert get(server, "/nodes/gpu-001/host/metrics").status_code == 503
+    assert get(server, "/nodes/gpu-001/ipmi/metrics").status_code == 200
+    server.fleet.advance(120.0)
+    assert get(server, "/nodes/gpu-001/host/metrics").status_code == 200
 
 
 def test_a_silent_exporter_answers_503_while_the_agent_of_its_node_still_answers(server: FleetServer) -> None:
@@ -143,6 +174,8 @@ def test_a_wrong_request_is_refused_whole(untouched: FleetServer, body: str | by
         ({"kind": "gpu_lost", "node": "gpu-001", "gpu": 8}, 404, "no GPU 8"),
         ({"kind": "load_surge", "rack": "rack-1", "duration_s": 0}, 422, "duration"),
         ({"kind": "load_surge", "rack": "rack-1", "hurry": True}, 422, "hurry"),
+        ({"kind": "load_surge", "rack": "rack-1", "variant": "caps"}, 422, "did you mean caps_lost?"),
+        ({"kind": "power_brake", "node": "gpu-001", "ramp_s": 5}, 422, "ramp"),
     ],
 )
 def test_a_fault_that_cannot_be_is_refused(

@@ -1,0 +1,1 @@
+"""Days of simulated fleets with everything that happens on them, and the truth about it."""
