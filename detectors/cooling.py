@@ -3,10 +3,9 @@
 Mechanism: at a steady load a GPU sits above the air or water that cools it by its power times its thermal resistance.
 Dust, dried paste, a loose heat sink, a tired pump or fan raise the resistance, long before any limit is reached; warm
 supply raises all of a rack alike. The air that reaches a GPU is warmed by those in front of it, and the fans follow the
-hottest of them. So each GPU's temperature is compared with the line through its own past (means of five minutes, hours
-of them) in its own power, its node's and its rack's, drawn towards the line of its model as long as its own past is
-short, and what all nodes of the rack have in common is taken out. What all GPUs of a node have is the node's, and a rack
-is compared with the other racks in the same way.
+hottest of them. So each GPU's temperature is compared with what it was in the last hours when it, and its node, drew
+about as much as now; then what all nodes of the rack have in common is taken out. What all GPUs of a node have is the
+node's, and a rack is compared with the other racks in the same way. A load that was not seen before tells nothing.
 Source: recorded H100 nodes: GPUs of one node differ by 10 C at equal power for all their lives, so that comparing with
 neighbours alone finds nothing, and a line fitted for another node is worthless; a line of the GPU's own finds a tenth
 of cooling lost. Its own past is learnt, so this is no rule: it may ask, and not drain.
@@ -29,12 +28,13 @@ from healer.sdk import (
     Findings,
     Floats,
     Frame,
+    GroupAxis,
     Health,
     Ints,
     NodeSignal,
     Said,
-    Scatter,
     Signal,
+    Singles,
     evidence,
     findings,
     grouped_medians,
@@ -49,32 +49,36 @@ REMEMBERS = READS
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Attributes:
-    gpu_least_c: a GPU that is warmer than expected by less is left alone, ...
-    gpu_deviations: ... and so is one within so many standard deviations of what its past allows.
-    node_deviations: the same for the median of a node's GPUs.
-    rack_least_c: the same for a rack against the other racks.
+    least_c: a GPU, or a node, that is warmer than expected by less is left alone, ...
+    deviations: ... and so is one within so many standard deviations of what its past allows.
+    rack_least_c: the same for a rack against the other racks, ...
+    rack_deviations: ... and for what their past allows.
     alone_least_c: for a rack that has no other to be compared with: the weather is in it.
     """
 
-    gpu_least_c: float = 4.0
-    gpu_deviations: float = 5.0
-    node_deviations: float = 4.0
-    rack_least_c: float = 3.0
+    least_c: float = 4.0
+    deviations: float = 4.0
+    rack_least_c: float = 2.5
+    rack_deviations: float = 3.0
     alone_least_c: float = 6.0
 
 
 _NOW = timedelta(minutes=5)
-_NOISE_C = 1.0  # of one mean of five minutes about the GPU's line, with what rounding, fans and the job's kind add
-_RESISTANCE_C = 5.5  # for each hundred watts, of a board whose model nobody has seen under changing load
-_POSSIBLE_RESISTANCE_C = (2.0, 15.0)
-_AROUND_SPREAD = (1.0, 0.6)  # C for each hundred watts of the node's GPUs, and of the rack's: warm air, and fans
-_RESISTANCE_SPREAD = 0.15  # between boards of one model, as a share
-_LEVEL_SPREAD_C = 6.0  # between the slots of a chassis
-_LARGEST_CHANGE = 0.2  # of the mean power from the minutes before: what is more has not settled yet
-_LEAST_CHANGE_W = 50.0
-_MOST_DOUBT_C = 2.5  # of the expectation; beyond that nothing is said
+_ALIKE_W = 50.0  # of the GPU, and of its node's GPUs on average
+_FEWEST_ALIKE = 3  # slots of the past
+_NOISE_C = 0.9  # of one mean of five minutes, with what rounding, fans and the job's kind add
+_ALIKE_BESIDES = 4.0  # slots that follow one another err alike: so many count as one
+_RESISTANCE_C_PER_W = 0.055  # of a board whose model nobody has seen under changing load
+_POSSIBLE_RESISTANCE_C_PER_W = (0.02, 0.15)
+_RESISTANCE_SPREAD = 0.3
+_AIR_C_PER_W = 0.005  # how much a rack may warm its own air with each watt that its GPUs draw on average
+# Of the mean power from the minutes before: what is more has not settled yet, or has a pause in it, and fans lag behind.
+_LARGEST_CHANGE, _LEAST_CHANGE_W = 0.06, 30.0
+_LARGEST_CHANGE_ALONE = 2.0  # times as much for a single GPU
 _FEWEST = 3  # nodes, or racks, that make a crowd
-_MOST_OF_NODE = _MOST_OF_RACK = 0.75
+_FEWEST_WORKING = 2  # nodes of a rack
+_HALF, _MOST = 0.5, 0.75
+_WORKS = 0.6  # of the power of the node of a rack that draws most
 
 
 def detect(frame: Frame, settings: Settings) -> Findings:
@@ -90,10 +94,12 @@ class _Excess:
 
     Attributes:
         doubt_c: the standard deviation of the expectation.
+        air_c: how much of it the air may be that the rack warms by itself.
     """
 
     warmer_c: Floats
     doubt_c: Floats
+    air_c: Floats
     power_w: Floats
     temperature_c: Floats
 
@@ -104,14 +110,17 @@ class _Common:
 
     Attributes:
         of_gpu: (n_gpus,) of its rack, of the fleet where the rack is no crowd, of its node where the fleet is none.
+        elsewhere: (n_gpus,) whether it is not of its rack.
         of_node: (n_nodes,) the median over the node's GPUs of what is left; NaN where they are no crowd.
-        of_rack: (n_racks,) the median over the rack's nodes.
+        of_rack: (n_racks,) the median over the rack's nodes that work.
         of_others: (n_racks,) the same of the other racks.
-        share: (n_racks,) of its nodes that are warmer than the other racks by most of what the rack is.
+        share: (n_racks,) of its nodes that work, those that are warmer than the other racks by most of what the rack
+            is; 0 where too few of its nodes work.
         has_others: whether there are other racks to compare with.
     """
 
     of_gpu: Floats
+    elsewhere: Bools
     of_node: Floats
     of_rack: Floats
     of_others: Floats
@@ -120,20 +129,20 @@ class _Common:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Lines:
-    """Each GPU's temperature as a line in its own power, its node's and its rack's, in hundreds of watts.
+class _Past:
+    """What the hours before were like, for all of a slot's length.
 
     Attributes:
-        scatter: of the GPU's past.
-        slope: (n_gpus,) of the GPU's model, in its own power.
-        slopes: (n_gpus, 3)
-        doubts: (n_gpus, 3, 3) the covariance of the slopes.
+        power_w, node_w, rack_w: (n_slots, n_gpus) of the GPU, of its node's and its rack's GPUs on average.
+        temperature_c: (n_slots, n_gpus) NaN also where the load had just changed.
+        slope: (n_gpus,) kelvins per watt, of the GPU's model.
     """
 
-    scatter: Scatter
+    power_w: Singles
+    node_w: Singles
+    rack_w: Singles
+    temperature_c: Singles
     slope: Floats
-    slopes: Floats
-    doubts: Floats
 
 
 def _excess(frame: Frame) -> _Excess:
@@ -141,92 +150,108 @@ def _excess(frame: Frame) -> _Excess:
     temperatures, powers = frame.window(Signal.GPU_TEMPERATURE, _NOW), frame.window(Signal.POWER, _NOW)
     unknown = np.full(n, np.nan)
     if temperatures.shape != powers.shape or frame.times[0] > -2 * _NOW.total_seconds() + 1.0:
-        return _Excess(unknown, unknown, unknown, unknown)
+        return _Excess(unknown, unknown, unknown, unknown, unknown)
     temperature, power = _mean(temperatures), _mean(powers)
-    around = _explaining(frame, power)
-    before = _explaining(frame, _mean(frame.window(Signal.POWER, 2 * _NOW)[: -len(powers)]))
-    change = np.abs(around - before)[:2]  # the air in front of a rack follows slowly, but not by much
-    steady = (change <= np.maximum(_LARGEST_CHANGE * around[:2], _LEAST_CHANGE_W / 100.0)).all(axis=0)
-    expected, doubt = _expected(frame, around.T, temperature)
-    told = steady & frame.current & (doubt <= _MOST_DOUBT_C)
-    return _Excess(np.where(told, temperature - expected, np.nan), np.where(told, doubt, np.nan), power, temperature)
+    before = _mean(frame.window(Signal.POWER, 2 * _NOW)[: -len(powers)])
+    node, node_before = (_around(frame.nodes.groups, each) for each in (power, before))
+    told = frame.current & _settled(power, before, _LARGEST_CHANGE_ALONE) & _settled(node, node_before)
+
+    past = frame.past.once("cooling", lambda: _past(frame))
+    rack = _around(frame.racks.groups, power)
+    count, expected, rack_then, away = (np.zeros(n) for _ in range(4))
+    for then_w, node_w, rack_w, then_c in zip(past.power_w, past.node_w, past.rack_w, past.temperature_c, strict=True):
+        alike = (np.abs(then_w - power) <= _ALIKE_W) & (np.abs(node_w - node) <= _ALIKE_W) & ~np.isnan(then_c)
+        count += alike
+        expected += np.where(alike, then_c + past.slope * (power - then_w), 0.0)
+        away += np.where(alike, power - then_w, 0.0)
+        rack_then += np.where(alike, rack_w, 0.0)
+    told &= count >= _FEWEST_ALIKE
+    count = np.where(told, count, np.nan)
+    bent = _RESISTANCE_SPREAD * past.slope * away / count
+    doubt = np.sqrt(_NOISE_C**2 * (1.0 + _ALIKE_BESIDES / count) + bent**2)
+    air = _AIR_C_PER_W * np.abs(rack - rack_then / count)
+    return _Excess(np.where(told, temperature - expected / count, np.nan), doubt, air, power, temperature)
 
 
-def _explaining(frame: Frame, power_w: Floats) -> Floats:
-    """(3, n_gpus) hundreds of watts: of the GPU itself, of its node's GPUs and of its rack's on average."""
-    around = [frame.nodes.groups, frame.racks.groups]
-    means = [groups.spread(groups.means(power_w)) for groups in around]
-    return np.array([power_w, *(np.where(np.isnan(mean), power_w, mean) for mean in means)]) / 100.0
+def _settled(now_w: Floats, before_w: Floats, times: float = 1.0) -> Bools:
+    settled: Bools = np.abs(now_w - before_w) <= times * np.maximum(_LARGEST_CHANGE * now_w, _LEAST_CHANGE_W)
+    return settled
 
 
-def _expected(frame: Frame, around: Floats, temperature: Floats) -> tuple[Floats, Floats]:
-    """The temperature that each GPU's past lets expect at the present power, and the doubt in it.
+def _around(groups: GroupAxis, power_w: Floats) -> Floats:
+    """(n_gpus,) the mean over the GPU's group; its own where it is in none."""
+    mean = groups.spread(groups.means(power_w))
+    return np.where(np.isnan(mean), power_w, mean)
 
-    What the own past says, at the present power, and what the model's line says, each as much as it is worth: a GPU
-    without a past is expected to be as its model is, within a wide margin.
-    """
-    lines = frame.past.once("cooling", lambda: _lines(frame))
-    peers, power = frame.gpus.peers, around[:, 0]
+
+def _past(frame: Frame) -> _Past:
+    power, temperature = frame.past.mean(Signal.POWER), frame.past.mean(Signal.GPU_TEMPERATURE)
+    slots = min(len(power), len(temperature))
+    node, rack = np.empty_like(power), np.empty_like(power)
+    for slot, row in enumerate(power.astype(np.float64)):
+        node[slot], rack[slot] = _around(frame.nodes.groups, row), _around(frame.racks.groups, row)
+    settled = np.zeros(power.shape, dtype=np.bool_)
+    settled[1:] = _settled(power[1:], power[:-1], _LARGEST_CHANGE_ALONE) & _settled(node[1:], node[:-1])
+    settled[:-1] &= _settled(node[:-1], node[1:])  # a pause shows in the slot that has it, and against both beside it
+    kept = np.where(settled[:slots], temperature[:slots], np.nan).astype(np.float32)
+    slope = _slopes(power[:slots], temperature[:slots], frame.gpus.peers)
+    return _Past(power[:slots], node[:slots], rack[:slots], kept, slope)
+
+
+def _slopes(power: Singles, temperature: Singles, peers: Ints) -> Floats:
+    """(n_gpus,) kelvins per watt, of each GPU's model: what the lines through its GPUs' pasts have in common."""
+    count, x, y, xx, xy = (np.zeros(len(peers)) for _ in range(5))
+    for watts, kelvins in zip(power.astype(np.float64), temperature, strict=True):
+        known = ~np.isnan(watts) & ~np.isnan(kelvins)
+        count += known
+        x += np.where(known, watts, 0.0)
+        y += np.where(known, kelvins, 0.0)
+        xx += np.where(known, watts * watts, 0.0)
+        xy += np.where(known, watts * kelvins, 0.0)
+    several = np.maximum(count, 1.0)
     n_peers = int(peers.max(initial=-1)) + 1
-    of_model = grouped_medians(peers, temperature - lines.slope * power, n_peers)[peers] + lines.slope * power
-    count = np.maximum(lines.scatter.count, 1e-9)
-    away = around - lines.scatter.x
-    own = lines.scatter.y + (away * lines.slopes).sum(axis=1)
-    variance = _NOISE_C**2 / count + np.einsum("ni,nij,nj->n", away, lines.doubts, away)
-    weight = _LEVEL_SPREAD_C**2 / (_LEVEL_SPREAD_C**2 + variance)
-    expected = weight * own + (1.0 - weight) * of_model
-    return expected, np.sqrt(weight * variance + _NOISE_C**2)
-
-
-def _lines(frame: Frame) -> _Lines:
-    """Bayesian regression; the slope in the own power is drawn towards the model's, the other two towards nothing."""
-    power = frame.past.mean(Signal.POWER)
-    around = np.array([_explaining(frame, slot.astype(np.float64)) for slot in power], dtype=np.float32)
-    explaining = [around[:, i] for i in range(3)] if len(power) else [power] * 3
-    scatter = Scatter.of(explaining, frame.past.mean(Signal.GPU_TEMPERATURE))
-    peers = frame.gpus.peers
-    slope = _slopes(scatter, peers, int(peers.max(initial=-1)) + 1)[peers]
-    prior = np.column_stack([slope, np.zeros(len(peers)), np.zeros(len(peers))])
-    spread = np.column_stack([_RESISTANCE_SPREAD * slope, *(np.full(len(peers), each) for each in _AROUND_SPREAD)])
-    precision = scatter.xx / _NOISE_C**2 + np.eye(3) * (spread**-2)[:, None, :]
-    doubts = np.linalg.inv(precision)
-    slopes = np.einsum("nij,nj->ni", doubts, scatter.xy / _NOISE_C**2 + prior * spread**-2)
-    return _Lines(scatter, slope, slopes, doubts)
-
-
-def _slopes(scatter: Scatter, peers: Ints, n_peers: int) -> Floats:
-    """(n_peers,) kelvins per hundred watts of each model: what its GPUs' own lines have in common."""
-    varied = np.bincount(peers, weights=scatter.xx[:, 0, 0], minlength=n_peers)
-    together = np.bincount(peers, weights=scatter.xy[:, 0], minlength=n_peers)
-    known = np.bincount(peers, weights=scatter.count >= 2, minlength=n_peers)
-    enough = varied > 0.01 * known + 1.0
-    slopes = together / np.maximum(varied, 1e-3)
-    return np.clip(np.where(enough, slopes, _RESISTANCE_C), *_POSSIBLE_RESISTANCE_C)
+    varied = np.bincount(peers, weights=xx - x * x / several, minlength=n_peers)
+    together = np.bincount(peers, weights=xy - x * y / several, minlength=n_peers)
+    enough = varied > 100.0 * np.bincount(peers, weights=count >= 2, minlength=n_peers) + 1e4
+    slopes = np.where(enough, together / np.maximum(varied, 1.0), _RESISTANCE_C_PER_W)
+    return np.clip(slopes, *_POSSIBLE_RESISTANCE_C_PER_W)[peers]
 
 
 def _common(frame: Frame, excess: _Excess) -> _Common:
     nodes, racks = frame.nodes.groups, frame.racks.groups
-    of_node = nodes.medians(excess.warmer_c)
+    of_node, watts = nodes.medians(excess.warmer_c), nodes.means(excess.power_w)
     rack_of_node = np.full(len(nodes), -1, dtype=np.int64)
     there = (nodes.of_gpu >= 0) & (racks.of_gpu >= 0)
     rack_of_node[nodes.of_gpu[there]] = racks.of_gpu[there]
-    of_rack = grouped_medians(rack_of_node, of_node, len(racks))
+    rack = np.maximum(rack_of_node, 0)
+    # Less air is hardly felt by nodes that rest: a rack is what those are that work.
+    known = np.flatnonzero((rack_of_node >= 0) & ~np.isnan(of_node))
+    most_w = np.zeros(max(len(racks), 1))
+    np.maximum.at(most_w, rack[known], watts[known])
+    works = np.where(watts >= _WORKS * most_w[rack], of_node, np.nan)
+    of_rack = grouped_medians(rack_of_node, works, len(racks))
     measured = np.flatnonzero(~np.isnan(of_rack))
     of_others = np.zeros(len(racks))
     if len(measured) >= _FEWEST:
         of_others[:] = np.median(of_rack[measured])
     elif len(measured) > 1:
         of_others[measured] = of_rack[measured[::-1]]
-    crowd = np.bincount(rack_of_node[(rack_of_node >= 0) & ~np.isnan(of_node)], minlength=len(racks))
-    fleet = float(np.nanmedian(of_node)) if np.count_nonzero(~np.isnan(of_node)) >= _FEWEST else np.nan
-    in_crowd = racks.spread(np.where(crowd >= _FEWEST, of_rack, np.nan))
+    crowd = np.bincount(rack_of_node[known], minlength=len(racks))
+    all_of_rack = grouped_medians(rack_of_node, of_node, len(racks))
+    fleet = float(np.median(of_node[known])) if len(known) >= _FEWEST else np.nan
+    in_crowd = racks.spread(np.where(crowd >= _FEWEST, all_of_rack, np.nan))
     of_gpu = np.where(np.isnan(in_crowd), np.where(np.isnan(fleet), nodes.spread(of_node), fleet), in_crowd)
-    warm = of_node - of_others[np.maximum(rack_of_node, 0)] >= 0.7 * (of_rack - of_others)[np.maximum(rack_of_node, 0)]
-    warm &= (rack_of_node >= 0) & ~np.isnan(of_node)
-    share = np.bincount(rack_of_node[warm], minlength=len(racks)) / np.maximum(crowd, 1)
+
+    more = (of_rack - of_others)[rack] if len(racks) else np.zeros(len(nodes))
+    working = (rack_of_node >= 0) & ~np.isnan(works)
+    warm = working & (works - of_others[rack] >= 0.7 * more) if len(racks) else working
+    n_working = np.bincount(rack_of_node[working], minlength=len(racks))
+    in_rack = np.bincount(rack_of_node[rack_of_node >= 0], minlength=len(racks))
+    share = np.bincount(rack_of_node[warm], minlength=len(racks)) / np.maximum(n_working, 1)
+    share[n_working < np.maximum(_FEWEST_WORKING, _HALF * in_rack)] = 0.0  # too few to speak for the rack
     apart = excess.warmer_c - of_gpu
     together = np.where(nodes.count(~np.isnan(apart)) >= _FEWEST, nodes.medians(apart), np.nan)
-    return _Common(of_gpu, together, of_rack, of_others, share, len(measured) > 1)
+    return _Common(of_gpu, np.isnan(in_crowd), together, of_rack, of_others, share, len(measured) > 1)
 
 
 def _gpus(frame: Frame, settings: Settings, excess: _Excess, common: _Common) -> Findings:
@@ -235,8 +260,8 @@ def _gpus(frame: Frame, settings: Settings, excess: _Excess, common: _Common) ->
     own -= np.nan_to_num(frame.nodes.groups.spread(common.of_node))
     # How far healthy GPUs are off right now says how well the lines hold right now.
     spread = 1.48 * float(np.nanmedian(np.abs(own))) if np.isfinite(own).any() else 0.0
-    doubt = np.hypot(excess.doubt_c, spread)
-    warm: Bools = (own >= settings.gpu_least_c) & (own >= settings.gpu_deviations * doubt)
+    doubt = np.hypot(np.hypot(excess.doubt_c, spread), np.where(common.elsewhere, excess.air_c, 0.0))
+    warm: Bools = (own >= settings.least_c) & (own >= settings.deviations * doubt)
 
     health = np.full(len(frame.gpus), Health.UNKNOWN, dtype=np.int8)
     health[~np.isnan(own)] = Health.HEALTHY
@@ -254,10 +279,10 @@ def _gpus(frame: Frame, settings: Settings, excess: _Excess, common: _Common) ->
 def _nodes(frame: Frame, settings: Settings, excess: _Excess, common: _Common) -> Findings:
     """Nodes all of whose GPUs are warmer than expected: a fan, a pump, a filter."""
     groups, own = frame.nodes.groups, common.of_node
-    doubt = groups.medians(excess.doubt_c)
+    doubt = groups.medians(np.hypot(excess.doubt_c, np.where(common.elsewhere, excess.air_c, 0.0)))
     follows = excess.warmer_c - common.of_gpu >= 0.5 * np.nan_to_num(groups.spread(own))
     share = groups.count(follows) / np.maximum(groups.count(~np.isnan(excess.warmer_c)), 1)
-    warm = (own >= settings.gpu_least_c) & (own >= settings.node_deviations * doubt) & (share >= _MOST_OF_NODE)
+    warm = (own >= settings.least_c) & (own >= settings.deviations * doubt) & (share >= _MOST)
 
     health = np.full(len(groups), Health.UNKNOWN, dtype=np.int8)
     health[~np.isnan(own)] = Health.HEALTHY
@@ -274,9 +299,9 @@ def _nodes(frame: Frame, settings: Settings, excess: _Excess, common: _Common) -
 
 def _racks(frame: Frame, settings: Settings, excess: _Excess, common: _Common) -> Findings:
     own = common.of_rack - common.of_others
-    doubt = frame.racks.groups.medians(excess.doubt_c)
+    doubt = frame.racks.groups.medians(np.hypot(0.5 * excess.doubt_c, excess.air_c))  # many GPUs err less than one
     least = settings.rack_least_c if common.has_others else settings.alone_least_c
-    warm = (own >= least) & (own >= 2.0 * doubt) & (common.share >= _MOST_OF_RACK)
+    warm = (own >= least) & (own >= settings.rack_deviations * doubt) & (common.share >= _MOST)
 
     health = np.full(len(frame.racks), Health.UNKNOWN, dtype=np.int8)
     health[~np.isnan(own)] = Health.HEALTHY

@@ -56,12 +56,14 @@ class Settings:
     """Attributes:
     stalled_after_s: ranks that have waited for so long are stalled, ...
     pauses: ... and for so many times as long as the job ever paused before.
+    works_on_after_s: the same where a rank does useful work while the others wait: it may evaluate.
     never_began_after_s: the same for a job that has not done anything yet.
     testimony_counts_s: what a job said of itself counts for so long.
     """
 
     stalled_after_s: float = 300.0
     pauses: float = 1.5
+    works_on_after_s: float = 900.0
     never_began_after_s: float = 540.0
     testimony_counts_s: float = 120.0
 
@@ -163,7 +165,8 @@ def _judged(frame: Frame, settings: Settings, rows: Ints, waiting: Bools, testim
     covered = since == 0  # it has been so for as long as anybody remembers
     worked, pause_s = _worked(frame, rows, since)
     held_s = float(np.median(frame.held_s[rows]))
-    needed = max(settings.stalled_after_s, settings.pauses * pause_s) if worked else settings.never_began_after_s
+    after_s = settings.works_on_after_s if _works_on(frame, rows[~waiting[-1]], since) else settings.stalled_after_s
+    needed = max(after_s, settings.pauses * pause_s) if worked else settings.never_began_after_s
     needed = min(needed, -float(frame.times[0]) if covered else needed)
     if for_s < needed - 1.0 or held_s < needed or (not worked and held_s < 2.0 * settings.never_began_after_s):
         return None
@@ -188,6 +191,12 @@ def _judged(frame: Frame, settings: Settings, rows: Ints, waiting: Bools, testim
         if row is not None:
             told += evidence(frame, *READS[:4], Signal.POWER, row=row, note="the rank that they wait for")
     return Said(reason, told, culprit=culprit, disputed=said)
+
+
+def _works_on(frame: Frame, others: Ints, since: int) -> bool:
+    """Whether one of the ranks that do not wait does what a stuck one does not: it multiplies matrices."""
+    tensor = frame.window(Signal.TENSOR_ACTIVE, timedelta(hours=1))[since:, others]
+    return bool((np.nan_to_num(tensor).mean(axis=0) > _NO_TENSOR).any()) if tensor.size else False
 
 
 def _worked(frame: Frame, rows: Ints, since: int) -> tuple[bool, float]:

@@ -4,7 +4,9 @@ Mechanism: in synchronous training all ranks wait for the last one at every step
 starves, a processor shared with somebody else, retries in memory or on a link) makes all of them slow: the gang does
 less in the same time, and the slow rank is the one that does not wait. Which way it differs depends on what ails it,
 so it is looked for in every direction: in activity, memory traffic, power and clock, each against its own share of the
-gang an hour ago. Ranks of a pipeline differ for all their lives and are not meant.
+gang in the hours before, and in every quarter of the last ten minutes: a rank that writes a checkpoint, or evaluates
+while the others wait, is done sooner. Where all ranks of a node differ alike, it is the node. Ranks of a pipeline
+differ for all their lives and are not meant.
 Source: recorded step times of distributed jobs (alibaba cluster-trace-gpu-v2020): against peers alone the healthy ones
 alarm, too; against peers and the own past one worker that is 5 % slow is found two times in three. NVRx calls a rank a
 straggler below 0.75 of the others, DLRover above twice their time.
@@ -13,22 +15,28 @@ Cost of a false positive: a gang restarted without a node that was sound.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 
 import numpy as np
 
 from healer.sdk import (
     Basis,
+    Bools,
+    Component,
     ComponentKind,
     FailureMode,
     Findings,
     Floats,
     Frame,
+    GroupAxis,
     Health,
     Ints,
     Said,
     Signal,
+    Singles,
     evidence,
     findings,
 )
@@ -42,135 +50,279 @@ _COMPARED = (
     Signal.SM_CLOCK,
     Signal.UTILIZATION,
 )
-READS = _COMPARED
-REMEMBERS = _COMPARED
+# What tells how much a gang does, the best first: what it is at rest, and the least by which it is more at work.
+_WORK = {
+    Signal.TENSOR_ACTIVE: (0.0, 0.03),
+    Signal.DRAM_ACTIVE: (0.0, 0.03),
+    Signal.NVLINK_THROUGHPUT: (0.0, 2e8),
+    Signal.POWER: (110.0, 60.0),
+}
+READS = (*_COMPARED, Signal.NVLINK_THROUGHPUT, Signal.POWER_LIMIT)
+REMEMBERS = (*_COMPARED, Signal.NVLINK_THROUGHPUT)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Attributes:
     slower: the gang does less than before by this share, ...
-    deviations: ... and one rank has moved away from the others by so many times their own scatter, ...
-    alone: ... which is so many times what the next one has.
-    floor: scatter is never taken for less than this share of the gang's level.
+    deviations: ... and one rank, or one node, has moved away from the others by so many times their own scatter, ...
+    alone: ... which is so many times what the next one has, ...
+    explains: ... and by this share of what the gang has lost, or more.
     """
 
-    slower: float = 0.05
+    slower: float = 0.04
     deviations: float = 6.0
-    alone: float = 1.7
-    floor: float = 0.015
+    alone: float = 1.6
+    explains: float = 0.3
 
 
-_NOW = timedelta(minutes=5)
-_PAST = timedelta(hours=2)
-_FEWEST_SLOTS = 3
+_NOW = timedelta(minutes=10)
+_PARTS = 4  # of the last minutes, in each of which it must be so
+_STARTS_UP = timedelta(minutes=15)  # a job's first minutes are no measure of it
+_FEWEST_SLOTS = 4
+_CAPPED = 0.97
 _FEWEST_RANKS = 4
-_WORKS = 0.03
-_MOST_WORK = 0.9  # of the ranks work in most of the minutes: a gang that pauses is not slow
+_FEWEST_NODES = 3  # to tell which one has moved; of two, what they do has to tell it
+_MOST_WORK = 0.75  # of the last minutes: a gang that pauses is not slow
+_MIDDLE = (15.0, 85.0)  # percentiles, between which lies what ranks do that are not to blame
+_USUAL = (3.0, 97.0)  # percentiles
+_FLOOR = 0.005  # scatter is never taken for less than this share of the gang's level
 
 
 def detect(frame: Frame, settings: Settings) -> Findings:
     health = np.full(len(frame.jobs), Health.UNKNOWN, dtype=np.int8)
     found: dict[int, _Found] = {}
-    work = next((signal for signal in (Signal.TENSOR_ACTIVE, Signal.DRAM_ACTIVE) if signal in frame.signals), None)
-    if work is not None and len(frame.jobs) and frame.times[0] <= -2 * _NOW.total_seconds() + 1.0:
-        now, before = _lately(frame, work), _before(frame, work)
-        both = ~np.isnan(now) & ~np.isnan(before)
-        ranks = frame.jobs.count(both)
-        pace = frame.jobs.sums(np.where(both, now, np.nan)) / np.maximum(
-            frame.jobs.sums(np.where(both, before, np.nan)), 1e-9
-        )
-        level = frame.jobs.means(before)
-        judged = (ranks >= _FEWEST_RANKS) & (ranks >= _MOST_WORK * frame.jobs.sizes) & (level > _WORKS)
+    covered = -frame.times[0] >= 0.9 * _NOW.total_seconds() if len(frame.times) else False
+    for work in _WORK if len(frame.jobs) and covered else ():
+        pace, judged = _paces(frame, work)
+        judged &= health == Health.UNKNOWN
         health[judged] = Health.HEALTHY
         for row in np.flatnonzero(judged & (pace <= 1.0 - settings.slower)).tolist():
-            suspect = _suspect(frame, settings, row, work, float(pace[row]))
+            suspect = _Gang(frame, row, work, float(pace[row])).suspect(settings)
             if suspect is not None:
                 found[row] = suspect
                 health[row] = Health.DEGRADED
 
     def describe(row: int) -> Said:
         who = found[row]
-        culprit = frame.gpus.components[who.rank]
         reason = (
-            f"the gang does {1.0 - who.pace:.0%} less than in the hours before, and {culprit} has moved away from the "
-            f"other {frame.jobs.sizes[row] - 1} ranks in {who.signal}, by {who.deviations:.0f} times their scatter"
+            f"the gang does {1.0 - who.pace:.0%} less than in the hours before, and {who.culprit} has moved away from "
+            f"the other ranks in {who.signal}, by {who.deviations:.0f} times their scatter"
         )
         score = who.deviations / (who.deviations + settings.deviations)
-        return Said(reason, evidence(frame, *_COMPARED, row=who.rank, note=str(culprit)), score=score, culprit=culprit)
+        told = evidence(frame, *_COMPARED, row=who.row, note=str(frame.gpus.components[who.row]))
+        return Said(reason, told, score=score, culprit=who.culprit)
 
     return findings(MODES[0], ComponentKind.JOB, health, frame.jobs.components, describe, basis=Basis.LEARNT)
+
+
+def _paces(frame: Frame, work: Signal) -> tuple[Floats, Bools]:
+    """(n_jobs,) how much each gang does, against the hours before; and of which that can be said."""
+    jobs, slots, (rest, least) = frame.jobs, frame.past.mean(work), _WORK[work]
+    if work not in frame.signals or not len(slots):
+        return np.full(len(jobs), np.nan), np.zeros(len(jobs), dtype=np.bool_)
+    window = np.array([jobs.means(tick) for tick in frame.window(work, _NOW)]) - rest
+    held = np.full(len(jobs), np.inf)
+    there = jobs.of_gpu >= 0
+    np.minimum.at(held, jobs.of_gpu[there], frame.held_s[there])
+    measured = _measured(frame, held)
+    # The axis is kept beside, so that no other one can come to have its identity.
+    _, past = frame.past.once(f"straggler {work} {id(jobs)}", lambda: (jobs, _by_job(jobs, slots)))
+    past = np.where(measured, past - rest, np.nan)
+    level, now = _medians(past), _medians(window)
+    known = (~np.isnan(past)).sum(axis=0)
+    working = (window > 0.5 * level).mean(axis=0) if len(window) else np.zeros(len(jobs))
+    seen = jobs.count(frame.current & ~np.isnan(frame.latest(work)))
+    judged = (seen == jobs.sizes) & (seen >= _FEWEST_RANKS) & (known >= _FEWEST_SLOTS) & (level > least)
+    judged &= working >= _MOST_WORK
+    return np.where(judged, now / np.where(judged, level, 1.0), np.nan), judged
+
+
+def _by_job(jobs: GroupAxis, slots: Singles) -> Floats:
+    return np.array([jobs.means(slot.astype(np.float64)) for slot in slots])
+
+
+def _measured(frame: Frame, held_s: Floats) -> Bools:
+    """(n_slots, n) which slots tell how a job is that all its GPUs have had for `held_s`."""
+    began_s = frame.at.timestamp() - held_s + _STARTS_UP.total_seconds()
+    measured: Bools = frame.past.times_s[:, None] - frame.past.slot.total_seconds() >= began_s[None, :]
+    return measured
+
+
+def _medians(values: Floats) -> Floats:
+    """(n,) of the known of `values` (m, n), NaN where there is none."""
+    medians = np.full(values.shape[1], np.nan)
+    some = ~np.isnan(values).all(axis=0)
+    medians[some] = np.nanmedian(values[:, some], axis=0)
+    return medians
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
     """Attributes:
-    rank: the row of the GPU that differs.
+    row: of the GPU to show.
     """
 
-    rank: int
+    culprit: Component
+    row: int
     signal: Signal
     deviations: float
     pace: float
 
 
-def _lately(frame: Frame, signal: Signal) -> Floats:
-    """(n_gpus,) the mean over the last minutes; NaN where anything is missing of them."""
-    mean: Floats = np.where(frame.current, frame.window(signal, _NOW).mean(axis=0), np.nan)
-    return mean
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """How the ranks of a gang have moved in one signal, against the hours before.
+
+    Attributes:
+        by: (_PARTS, n_ranks) against the median of the gang's past.
+        usual: (n_ranks,) whether the mean of all of it is what the rank, against the gang, has been before now and then.
+        past: (n_slots, n_ranks)
+        floor: less than which is nothing in this signal.
+        least: what would be a part of the gang's loss.
+    """
+
+    by: Floats
+    usual: Bools
+    past: Floats
+    floor: float
+    least: float
 
 
-def _before(frame: Frame, signal: Signal, rows: Ints | slice = slice(None)) -> Floats:
-    """(n_gpus,) the mean over the last hours in which the GPU had its present job; NaN where they are too few."""
-    past = frame.past.mean(signal)[-int(_PAST / frame.past.slot) :, rows]
-    began_s = frame.at.timestamp() - frame.held_s[rows]
-    # A job's first minutes are no measure of it.
-    whole = frame.past.times_s[-len(past) :, None] - 2 * frame.past.slot.total_seconds() >= began_s[None, :]
-    known = ~np.isnan(past) & whole
-    counts = known.sum(axis=0)
-    total = np.where(known, past, 0.0).sum(axis=0, dtype=np.float64)
-    mean: Floats = np.divide(total, counts, out=np.full(past.shape[1], np.nan), where=counts >= _FEWEST_SLOTS)
-    return mean
+class _Gang:
+    def __init__(self, frame: Frame, row: int, work: Signal, pace: float) -> None:
+        self.frame = frame
+        self.pace = pace
+        self.rows = frame.jobs.members(row)
+        self.nodes = frame.nodes.groups.of_gpu[self.rows]
+        level = frame.window(work, _NOW)[:, self.rows].mean(axis=1) - _WORK[work][0]
+        at_work = np.flatnonzero(level > 0.5 * np.nanmedian(level))
+        self.parts = np.array_split(at_work, _PARTS)
+        self.measured = _measured(frame, np.full(1, frame.held_s[self.rows].min()))[:, 0]
 
+    def suspect(self, settings: Settings) -> _Found | None:
+        """The one rank, or the one node, that stands out; None if there is none, or more than one."""
+        if min(len(part) for part in self.parts) == 0:
+            return None
+        moved = {signal: moved for signal in _COMPARED if (moved := self._moved(signal, settings)) is not None}
+        ranks = self._most_apart(moved, np.arange(len(self.rows)), settings)
+        if ranks is not None:
+            rank, signal, deviations = ranks
+            culprit = self.frame.gpus.components[self.rows[rank]]
+            return self._unless_capped(culprit, int(self.rows[rank]), signal, deviations)
+        met, of_rank = np.unique(self.nodes, return_inverse=True)
+        if met[0] < 0 or len(met) < 2 or np.bincount(of_rank).min() < 2:
+            return None
+        apart = self._one_of_two(moved, of_rank, settings) if len(met) < _FEWEST_NODES else None
+        apart = apart or self._most_apart(moved, of_rank, settings)
+        if apart is None:
+            return None
+        node, signal, deviations = apart
+        shown = self.rows[np.flatnonzero(of_rank == node)[0]]
+        return self._unless_capped(self.frame.nodes.components[met[node]], int(shown), signal, deviations)
 
-def _suspect(frame: Frame, settings: Settings, job: int, work: Signal, pace: float) -> _Found | None:
-    """The one rank that stands out, in both halves of the last minutes; None if there is none, or more than one."""
-    rows = frame.jobs.members(job)
-    working = frame.window(work, _NOW)[:, rows] > 0.5 * _WORKS
-    if working.mean() < _MOST_WORK:
+    def _unless_capped(self, culprit: Component, row: int, signal: Signal, deviations: float) -> _Found | None:
+        """None where somebody has given it less power than the others: that is meant."""
+        limit = self.frame.latest(Signal.POWER_LIMIT)
+        if limit[row] < _CAPPED * np.median(limit[self.rows]):
+            return None
+        return _Found(culprit, row, signal, deviations, self.pace)
+
+    def _moved(self, signal: Signal, settings: Settings) -> _Moved | None:
+        if signal not in self.frame.signals:
+            return None
+        past = self.frame.past.mean(signal)[:, self.rows].astype(np.float64)
+        past = past[self.measured[: len(past)] & ~np.isnan(past).any(axis=1)]
+        window = self.frame.window(signal, _NOW)[:, self.rows]
+        now = np.array([np.median(window[part], axis=0) for part in self.parts])
+        if len(past) < _FEWEST_SLOTS or np.isnan(now).any():
+            return None
+        base = np.median(past, axis=0)
+        own = past - np.median(past, axis=1, keepdims=True)
+        level = float(np.median(np.abs(base)))
+        least = settings.explains * (1.0 - self.pace) * level
+        low, high = np.percentile(own, _USUAL, axis=0)
+        mean = window.mean(axis=0)
+        mean -= np.median(mean)
+        usual = (mean >= low - 0.5 * least) & (mean <= high + 0.5 * least)
+        return _Moved(now - base, usual, past, max(_FLOOR * level, 1e-9), least)
+
+    def _most_apart(
+        self, moved: Mapping[Signal, _Moved], units: Ints, settings: Settings
+    ) -> tuple[int, Signal, float] | None:
+        """Which unit has moved most: (unit, in which signal, by how many times the scatter).
+
+        Args:
+            units: (n_ranks,) the number of the rank, or of its node.
+        """
+        n = int(units.max()) + 1
+        if n < (_FEWEST_RANKS if n == len(units) else _FEWEST_NODES):
+            return None
+        apart = np.zeros(n)
+        by: list[Signal] = [_COMPARED[0]] * n
+        for signal, one in moved.items():
+            off = _against_others(one.by, units, n)
+            between = np.maximum(
+                1.48 * np.median(np.abs(off), axis=1), np.ptp(np.percentile(off, _MIDDLE, axis=1), axis=0) / 2.07
+            )
+            scatter = np.maximum(np.maximum(between, _wobble(_against_others(one.past, units, n))), one.floor)
+            deviations = _throughout(off, scatter[:, None], one.least)
+            deviations[np.bincount(units, one.usual) > 0.5 * np.bincount(units)] = 0.0
+            for unit in np.flatnonzero(deviations > apart).tolist():
+                by[unit] = signal
+            apart = np.maximum(apart, deviations)
+        second, first = np.argsort(apart)[-2:].tolist()
+        if apart[first] < settings.deviations or apart[first] < settings.alone * apart[second]:
+            return None
+        return first, by[first], float(apart[first])
+
+    def _one_of_two(
+        self, moved: Mapping[Signal, _Moved], of_rank: Ints, settings: Settings
+    ) -> tuple[int, Signal, float] | None:
+        """Of two nodes the one that does not wait: it pauses while the other spins, or works on while the other rests."""
+        for signal, slow in _WHO_OF_TWO.items():
+            if signal not in moved:
+                continue
+            one = moved[signal]
+            off = 2.0 * _against_others(one.by, of_rank, 2)[:, 0]  # the median of two is between them
+            scatter = max(_wobble(2.0 * _against_others(one.past, of_rank, 2)), one.floor)
+            apart = float(_throughout(off[:, None], np.full((_PARTS, 1), scatter), one.least)[0])
+            if apart >= settings.deviations and not one.usual.all():
+                lower = 0 if off[0] < 0 else 1
+                return (lower if slow is _Side.LOWER else 1 - lower), signal, apart
         return None
-    first = _most_apart(frame, settings, rows, slice(None))
-    if first is None:
-        return None
-    halves = [_most_apart(frame, settings, rows, half) for half in (slice(0, 5), slice(5, None))]
-    if any(half is None or half[0] != first[0] for half in halves):
-        return None
-    rank, signal, deviations = first
-    return _Found(int(rows[rank]), signal, deviations, pace)
 
 
-def _most_apart(frame: Frame, settings: Settings, rows: Ints, ticks: slice) -> tuple[int, Signal, float] | None:
-    apart = np.zeros(len(rows))
-    by: list[Signal] = [_COMPARED[0]] * len(rows)
-    for signal in _COMPARED:
-        if signal not in frame.signals:
-            continue
-        window = frame.window(signal, _NOW)[:, rows]
-        half = len(window) // 2
-        chosen = window if ticks == slice(None) else (window[:half] if ticks.start == 0 else window[half:])
-        before = _before(frame, signal, rows)
-        moved = chosen.mean(axis=0) - before
-        known = ~np.isnan(moved)
-        if known.sum() < _FEWEST_RANKS:
-            continue
-        moved -= np.median(moved[known])
-        scatter = max(1.48 * float(np.median(np.abs(moved[known]))), settings.floor * float(np.nanmedian(before)))
-        deviations = np.nan_to_num(np.abs(moved) / max(scatter, 1e-9))
-        for rank in np.flatnonzero(deviations > apart).tolist():
-            by[rank] = signal
-        apart = np.maximum(apart, deviations)
-    order = np.argsort(-apart)
-    first, second = int(order[0]), int(order[1])
-    if apart[first] < settings.deviations or apart[first] < settings.alone * apart[second]:
-        return None
-    return first, by[first], float(apart[first])
+class _Side(Enum):
+    LOWER = "lower"
+    HIGHER = "higher"
+
+
+# Of two nodes that differ in a signal, which is the slow one; the first that differs tells.
+_WHO_OF_TWO = {
+    Signal.SM_CLOCK: _Side.LOWER,
+    Signal.UTILIZATION: _Side.LOWER,
+    Signal.SM_ACTIVE: _Side.HIGHER,
+    Signal.POWER: _Side.HIGHER,
+    Signal.DRAM_ACTIVE: _Side.HIGHER,
+}
+
+
+def _against_others(values: Floats, units: Ints, n: int) -> Floats:
+    """(m, n) of `values` (m, n_ranks) the median of each unit, against the median unit."""
+    whole = n == len(units)
+    each = values if whole else np.stack([np.median(values[:, units == unit], axis=1) for unit in range(n)], axis=1)
+    return each - np.median(each, axis=1, keepdims=True)
+
+
+def _wobble(own: Floats) -> float:
+    """How far a unit usually is off its own usual place, from slot to slot; parts are shorter than slots."""
+    return 1.5 * 1.48 * float(np.median(np.abs(own - np.median(own, axis=0))))
+
+
+def _throughout(off: Floats, scatter: Floats, least: float) -> Floats:
+    """(n,) by how many times the scatter each is off in every part, to the same side and by enough; else 0."""
+    one_side = (off > 0).all(axis=0) | (off < 0).all(axis=0)
+    enough = np.abs(off).min(axis=0) >= least
+    deviations: Floats = np.where(one_side & enough, (np.abs(off) / scatter).min(axis=0), 0.0)
+    return deviations

@@ -27,11 +27,11 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from healer.domain.axes import NOWHERE_ROW, Bools, Floats, GroupAxis, Ints, grouped_medians
+from healer.domain.axes import NOWHERE_ROW, Bools, Floats, GroupAxis, Ints, Singles, grouped_medians
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, Evidence, FailureMode, Finding, Findings, Health, Judgement, Report
 from healer.domain.frame import Frame, Presence
-from healer.domain.history import Past, Scatter, Signals, Xids
+from healer.domain.history import Past, Signals, Xids
 from healer.domain.signal import NodeSignal, PortSignal, Signal
 from healer.domain.testimony import Progress, Testimony
 from healer.telemetry.catalogue.signals import MEANINGS
@@ -63,9 +63,9 @@ __all__ = [
     "Progress",
     "Report",
     "Said",
-    "Scatter",
     "Signal",
     "Signals",
+    "Singles",
     "Testimony",
     "Xid",
     "Xids",

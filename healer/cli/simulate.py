@@ -129,7 +129,7 @@ def _write(shape: _Shape, path: Path, *, duration: timedelta, step: timedelta, s
     )
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress, path.open("w", encoding="utf-8") as out:
-        task = progress.add_task(str(path), total=1.0)
+        task = progress.add_task(path.name, total=1.0)
         written = write_openmetrics(day, out, progress=lambda share: progress.update(task, completed=share))
     truth = path.with_name(f"{path.name}.truth.json")
     truth.write_text(json.dumps(record(day), indent=1) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from healer.domain.component import Component
 
 Floats: TypeAlias = NDArray[np.float64]
+Singles: TypeAlias = NDArray[np.float32]
 Ints: TypeAlias = NDArray[np.int64]
 Bools: TypeAlias = NDArray[np.bool_]
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from healer.domain.axes import Bools, Floats, Ints
+from healer.domain.axes import Bools, Floats, Ints, Singles
 
 S = TypeVar("S", bound=StrEnum)
 T = TypeVar("T")
@@ -170,7 +170,7 @@ class Past(Generic[S]):
     times_s: Floats
     slot: timedelta
     n: int
-    means: Mapping[S, NDArray[np.float32]] = field(default_factory=dict)
+    means: Mapping[S, Singles] = field(default_factory=dict)
     grown: Mapping[S, Sequence[tuple[Ints, Floats]]] = field(default_factory=dict)
     _worked_out: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -181,7 +181,7 @@ class Past(Generic[S]):
         kept: T = self._worked_out[key]
         return kept
 
-    def mean(self, signal: S) -> NDArray[np.float32]:
+    def mean(self, signal: S) -> Singles:
         """(n_slots, n) float32; without a slot for what nobody remembers."""
         return self.means.get(signal, np.empty((0, self.n), dtype=np.float32))
 
@@ -198,45 +198,6 @@ class Past(Generic[S]):
         for rows, gained in self.grown.get(signal, ()):
             most[rows] = np.maximum(most[rows], gained)
         return most
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scatter:
-    """How y varies with k explaining quantities, for each of n, over the slots in which all of them are known.
-
-    Attributes:
-        count: (n,) how many slots those are.
-        x, y: (n, k) and (n,) the means; 0 where there is no slot.
-        xx, xy: (n, k, k) and (n, k) the sums of products about the means.
-    """
-
-    count: Floats
-    x: Floats
-    y: Floats
-    xx: Floats
-    xy: Floats
-
-    @classmethod
-    def of(cls, xs: Sequence[NDArray[np.float32]], y: NDArray[np.float32]) -> Scatter:
-        """Args:
-        xs: k of (n_slots, n). y: (n_slots, n).
-        """
-        n, k = y.shape[1], len(xs)
-        sums, products = np.zeros((k + 1, n)), np.zeros((k + 1, k + 1, n))
-        count = np.zeros(n)
-        for slot in range(len(y)):  # so that nothing as large as the past is made beside it
-            row = np.array([*(x[slot] for x in xs), y[slot]], dtype=np.float64)
-            known = ~np.isnan(row).any(axis=0)
-            row = np.where(known, row, 0.0)
-            count += known
-            sums += row
-            for i in range(k + 1):
-                products[i, i:] += row[i] * row[i:]
-        means = sums / np.maximum(count, 1.0)
-        about = products - means[:, None] * sums[None]
-        for i in range(k + 1):
-            about[i:, i] = about[i, i:]
-        return cls(count, means[:k].T, means[k], about[:k, :k].transpose(2, 0, 1), about[:k, k].T)
 
 
 def growth_of(window: Floats) -> Floats:

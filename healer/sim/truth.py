@@ -21,7 +21,8 @@ class Truth:
         onset: when it began. What creeps in is not to be seen at once.
         full: when it had come on fully.
         end: when it was over, or mended; None if it lasts.
-        hard: whether a counter, a state or a code names it outright, in what this site exports.
+        hard: whether a counter, a state or a code that no healthy fleet shows names it outright from its onset on, in
+            what this site exports. What restarts, single errors or links that sleep look like at first is not hard.
         kind, variant: of the fault, as `faults.SHAPES` has them; "" for a kind that is always alike.
         severity: 0 to 1, within its kind.
         blast: the jobs that it harms.

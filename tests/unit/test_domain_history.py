@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from healer.domain.axes import Floats
-from healer.domain.history import Past, Scatter, Signals, Steps, Xids, growth_of
+from healer.domain.history import Past, Signals, Steps, Xids, growth_of
 from healer.domain.signal import Signal
 from healer.telemetry.frames.changes import Changes
 
@@ -125,18 +125,6 @@ def test_the_past_knows_means_growth_and_lines() -> None:
     assert past.most_grown(Signal.XID_ERRORS).tolist() == [1, 4]
     assert past.growth(Signal.ENERGY).tolist() == [0, 0]
     assert past.once("sum", lambda: [1]) is past.once("sum", lambda: [2])
-
-
-def test_a_scatter_tells_how_one_quantity_goes_with_others() -> None:
-    past = _past()
-    power, temperature = past.mean(Signal.POWER), past.mean(Signal.GPU_TEMPERATURE)
-    scatter = Scatter.of([power, 2 * power], temperature)
-    assert scatter.count.tolist() == [2, 2]
-    assert (scatter.x.tolist(), scatter.y.tolist()) == ([[200, 400]] * 2, [40, 50])
-    assert scatter.xx[0].tolist() == [[20000, 40000], [40000, 80000]]
-    assert scatter.xy.tolist() == [[2000, 4000]] * 2
-    nothing = Scatter.of([power[:0]], temperature[:0])
-    assert (nothing.count.tolist(), nothing.y.tolist()) == ([0, 0], [0, 0])
 
 
 @pytest.mark.parametrize(("codes", "hits"), [((79,), [True, False]), ((48, 31), [False, True]), ((), [False, False])])

@@ -38,6 +38,8 @@ class Rule:
     repaired: whether what ends it is a repair: the node is cordoned, and rebooted.
     swapped: the share of repairs in which the board is another one afterwards.
     aims: at what, with weights.
+    ramps_s: from and to, of the time it takes to come on; None for at once.
+    grades: from and to, of its severity: what nobody would call a fault is none.
     """
 
     weight: float
@@ -48,6 +50,7 @@ class Rule:
     swapped: float = 0.0
     aims: tuple[tuple[Aim, float], ...] = ((Aim.GPU, 1.0),)
     ramps_s: tuple[float, float] | None = None
+    grades: tuple[float, float] = (0.05, 1.0)
 
 
 _NODE = ((Aim.NODE, 1.0),)
@@ -63,9 +66,11 @@ RULES: Mapping[FaultKind, Rule] = {
     FaultKind.GPU_LOST: Rule(1.4, _LATCHED, repaired=True, swapped=0.3),
     FaultKind.GPU_XID: Rule(1.4, _LATCHED, repaired=True, swapped=0.05),
     FaultKind.THERMAL_LIMIT: Rule(1.0, (8 * MINUTE_S, 3 * HOUR_S), Needs.HEAT),
-    FaultKind.COOLING_LOSS: Rule(1.6, (1 * HOUR_S, 8 * HOUR_S), Needs.HEAT, ramps_s=(2 * MINUTE_S, 3 * HOUR_S)),
-    FaultKind.FAN_FAILURE: Rule(0.8, (20 * MINUTE_S, 5 * HOUR_S), Needs.HEAT, aims=_NODE),
-    FaultKind.RACK_COOLING_LOSS: Rule(0.8, (30 * MINUTE_S, 4 * HOUR_S), Needs.HEAT, aims=_RACK),
+    FaultKind.COOLING_LOSS: Rule(
+        1.6, (1 * HOUR_S, 8 * HOUR_S), Needs.HEAT, ramps_s=(2 * MINUTE_S, 3 * HOUR_S), grades=(0.25, 0.6)
+    ),
+    FaultKind.FAN_FAILURE: Rule(0.8, (20 * MINUTE_S, 5 * HOUR_S), Needs.HEAT, aims=_NODE, grades=(0.3, 1.0)),
+    FaultKind.RACK_COOLING_LOSS: Rule(0.8, (30 * MINUTE_S, 4 * HOUR_S), Needs.HEAT, aims=_RACK, grades=(0.4, 1.0)),
     FaultKind.POWER_BRAKE: Rule(1.0, (5 * MINUTE_S, 6 * HOUR_S), Needs.WORK, aims=((Aim.GPU, 0.5), (Aim.NODE, 0.5))),
     FaultKind.LOAD_SURGE: Rule(0.9, (3 * MINUTE_S, 60 * MINUTE_S), Needs.HEAT, stays=0.0, aims=_RACK),
     FaultKind.POWER_FEED_LOST: Rule(0.8, (5 * MINUTE_S, 4 * HOUR_S), aims=_RACK),

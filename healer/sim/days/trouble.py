@@ -26,7 +26,6 @@ _LIGHT = frozenset({JobKind.NOTEBOOK, JobKind.SMALL, JobKind.PREPROCESSING, JobK
 _EARLIEST_S, _LATEST = 1800.0, 0.92
 _HEAVY = 0.5
 _SEEN_WITHIN_S = 1200.0  # of work
-_GRADES = (0.05, 1.0)
 _FOLLOWS_STORM = 0.3
 
 
@@ -213,9 +212,7 @@ def _fault(plan: Plan, kind: FaultKind, spot: _Spot, variant: str) -> Fault:
     shape, rule, layout, rng = SHAPES[kind], RULES[kind], plan.site.layout, plan.rng
     severity = spot.severity
     if severity is None and "severity" in shape.others:
-        severity = float(rng.uniform(*_GRADES))
-        if kind is FaultKind.COOLING_LOSS:  # there it is the fraction itself
-            severity = float(rng.uniform(0.05, 0.6))
+        severity = float(rng.uniform(*rule.grades))
     ramp_s = None
     if rule.ramps_s is not None and rng.random() < 0.75:
         low_s, high_s = rule.ramps_s

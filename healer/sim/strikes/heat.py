@@ -32,7 +32,7 @@ def thermal_limit(blow: Blow) -> Happening:
         FailureMode.GPU_THERMAL_LIMIT,
         blow.component,
         full_s=blow.at_s + ramp_s + (0.0 if blow.variant == "regulator" else 60.0),
-        hard=blow.scene.shown("clock_reasons") or blow.scene.shown("thermal_violation_ns"),
+        hard=blow.variant == "regulator" and blow.scene.shown("clock_reasons"),
         jobs=blow.jobs,
         symptoms=(FailureMode.GPU_COOLING_DEGRADED, *_SLOWS),
     )

@@ -37,6 +37,7 @@ def nvlink_errors(blow: Blow) -> Happening:
         FailureMode.NVLINK_ERRORS,
         blow.component,
         full_s=blow.at_s + (blow.fault.ramp_s or 0.0),
+        hard=False,
         jobs=blow.jobs,
         symptoms=_SLOWS,
     )
@@ -63,7 +64,7 @@ def nvlink_down(blow: Blow) -> Happening:
         FailureMode.NVLINK_DOWN,
         blow.component,
         full_s=down_s,
-        hard=blow.variant != "state_only" or blow.scene.shown("nvlink_state"),
+        hard=blow.variant == "xid_74" or (blow.variant == "state_only" and blow.scene.shown("nvlink_state")),
         jobs=blow.jobs,
         symptoms=(FailureMode.NVLINK_ERRORS, FailureMode.JOB_STALLED, *_SLOWS),
     )
@@ -81,12 +82,11 @@ def pcie_degraded(blow: Blow) -> Happening:
     slowed = blow.rng.random() < 0.4
     if slowed:
         effects.append(blow.turn(Knob.DATA_STALL, blow.graded(0.02, 0.25), ramp=Ramp.LINEAR))
-    state = "pcie_replays" if "replays" in blow.variant else f"pcie_{blow.variant}"
     claim = Claim(
         FailureMode.PCIE_DEGRADED,
         blow.component,
         full_s=blow.at_s + (blow.fault.ramp_s or 0.0),
-        hard=blow.scene.shown(state),
+        hard="width" in blow.variant and blow.scene.shown("pcie_width"),  # links that sleep change generation, too
         jobs=blow.jobs,
         symptoms=_SLOWS,
     )
@@ -138,4 +138,4 @@ def _flapped(blow: Blow, device: str) -> Claim:
     node = blow.scene.node(int(blow.nodes[0]))
     named = Component(node.kind, rack=node.rack, node=node.node, link=device)
     symptoms = (FailureMode.JOB_STALLED, *_SLOWS)
-    return Claim(FailureMode.FABRIC_LINK_FLAP, named, jobs=blow.jobs, symptoms=symptoms)
+    return Claim(FailureMode.FABRIC_LINK_FLAP, named, hard=False, jobs=blow.jobs, symptoms=symptoms)

@@ -75,6 +75,7 @@ def correctable_ecc_storm(blow: Blow) -> Happening:
         FailureMode.GPU_CORRECTABLE_ECC_STORM,
         blow.component,
         full_s=full_s,
+        hard=False,
         jobs=blow.jobs,
         symptoms=(FailureMode.GPU_ROW_REMAP_PENDING,),
     )

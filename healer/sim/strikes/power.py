@@ -65,6 +65,7 @@ def power_feed_lost(blow: Blow) -> Happening:
     claim = Claim(
         FailureMode.RACK_POWER_FEED_LOST,
         blow.component,
+        hard=blow.variant != "silent",
         jobs=blow.jobs,
         symptoms=(FailureMode.GPU_POWER_BRAKE, FailureMode.TELEMETRY_LOST, *_SLOWS),
     )

@@ -31,16 +31,16 @@ _SENSORS = (
 
 def exporter_down(blow: Blow) -> Happening:
     knob = Knob.EXPORTER_EMPTY if blow.variant == "empty_page" else Knob.EXPORTER_DOWN
-    return _silenced(blow, blow.turn(knob, 1.0, blow.nodes))
+    return _silenced(blow, blow.turn(knob, 1.0, blow.nodes))  # so does a restart
 
 
 def exporter_frozen(blow: Blow) -> Happening:
-    return _silenced(blow, blow.turn(Knob.EXPORTER_FROZEN, 1.0, blow.nodes), hard=False)
+    return _silenced(blow, blow.turn(Knob.EXPORTER_FROZEN, 1.0, blow.nodes))
 
 
 def exporter_slow(blow: Blow) -> Happening:
     """It answers too late for most scrapes: what there is, is old."""
-    return _silenced(blow, blow.turn(Knob.EXPORTER_SLOW, blow.graded(0.75, 0.97), blow.nodes), hard=False)
+    return _silenced(blow, blow.turn(Knob.EXPORTER_SLOW, blow.graded(0.75, 0.97), blow.nodes))
 
 
 def fields_missing(blow: Blow) -> Happening:
@@ -77,15 +77,16 @@ def node_unreachable(blow: Blow) -> Happening:
         FailureMode.NODE_UNREACHABLE,
         blow.component,
         full_s=blow.at_s + grace_s,
+        hard=False,
         jobs=blow.jobs,
         symptoms=(FailureMode.TELEMETRY_LOST, FailureMode.JOB_STALLED),
     )
     return Happening(claim, (*effects, *fate.effects), marks, interruptions=fate.interruptions)
 
 
-def _silenced(blow: Blow, effect: Effect, *, hard: bool = True) -> Happening:
-    return Happening(_claim(blow, hard=hard), (effect,))
+def _silenced(blow: Blow, effect: Effect) -> Happening:
+    return Happening(_claim(blow), (effect,))
 
 
-def _claim(blow: Blow, *, hard: bool = True) -> Claim:
-    return Claim(FailureMode.TELEMETRY_LOST, blow.component, hard=hard)
+def _claim(blow: Blow) -> Claim:
+    return Claim(FailureMode.TELEMETRY_LOST, blow.component, hard=False)
