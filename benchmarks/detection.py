@@ -21,7 +21,7 @@ import multiprocessing
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "precision_late_apart": _share(verdicts[Verdict.RIGHT], verdicts[Verdict.RIGHT] + verdicts[Verdict.FALSE]),
         "recall": _share(sum(found.latency is not None for found, _ in faults), len(faults)),
         "false_per_1000_gpu_days": round(1000.0 * verdicts[Verdict.FALSE] / gpu_days, 3),
-        "culprit_accuracy": _share(sum(right is True for right in culprits), sum(right is not None for right in culprits)),
+        "culprit_accuracy": _share(culprits.count(True), len(culprits) - culprits.count(None)),
         "located": _share(sum(found.located for found, _ in faults), len(faults)),
         "incidents_per_fault": round(sum(found.incidents for found, _ in faults) / max(len(faults), 1), 3),
         "hard_fault_p95_latency_s": _percentile(hard, 95),
@@ -206,7 +206,8 @@ def _shown(outcome: Outcome, only: str | None) -> Iterator[str]:
         if one.verdict is not Verdict.RIGHT and only in {None, name.failure_mode}:
             beside = f" (beside: {', '.join(one.look_alikes)})" if one.look_alikes else ""
             of = "" if one.truth is None else f" of {_fault(outcome.faults[one.truth])}"
-            yield f"{outcome.seed} {one.verdict}{of}: {name.failure_mode} of {name.component} {one.case.opened:%H:%M:%S}: {name.reason}{beside}"
+            said = f"{name.failure_mode} of {name.component} {one.case.opened:%H:%M:%S}: {name.reason}"
+            yield f"{outcome.seed} {one.verdict}{of}: {said}{beside}"
     for found in outcome.faults:
         if only in {None, found.truth.failure_mode} and (found.latency is None or not found.located):
             how = "missed" if found.latency is None else "misplaced"

@@ -171,18 +171,24 @@ def _seeming(case: Case, look_alikes: Sequence[LookAlike], where: Where) -> Iter
 def _found(number: int, truth: Truth, judged: Sequence[Judged], where: Where) -> Found:
     own = [one for one in judged if one.truth == number]
     right = [one for one in own if one.verdict is Verdict.RIGHT]
-    named = [
-        name for one in right for name in one.case.names if _names(name, truth, where) and name.at >= truth.onset
-    ]
+    named = [name for one in right for name in one.case.names if _names(name, truth, where) and name.at >= truth.onset]
     if not named:
-        return Found(truth, None, located=False, culprit_right=None if truth.culprit is None else False, incidents=len(own))
+        return Found(
+            truth, None, located=False, culprit_right=None if truth.culprit is None else False, incidents=len(own)
+        )
     first = min(named, key=lambda name: name.at)
     at_last = [one.case.last for one in right]
     culprit_right = None
     if truth.culprit is not None:
         culprit_right = any(name.culprit is not None and _is_it(name.culprit, truth.culprit) for name in at_last)
-    located = any(_same(name.component, truth.component) for name in at_last) and culprit_right is not False
+    located = any(_is_at(name, truth.component) for name in at_last) and culprit_right is not False
     return Found(truth, first.at - truth.onset, located, culprit_right, len(own))
+
+
+def _is_at(name: Name, component: Component) -> bool:
+    """A node's port that is at fault is named as the culprit."""
+    port = "" if name.culprit is None else str(name.culprit.link).partition("/")[0]
+    return _same(name.component, component) and component.link in {None, port}
 
 
 def _is_it(named: Component, culprit: Component) -> bool:
@@ -194,9 +200,9 @@ def _same(one: Component, other: Component) -> bool:
     """Nodes may be called with their domain or without; a board that is swapped is another one in the same place."""
     if one.key == other.key:
         return True
-    if one.kind is not other.kind or one.kind not in {ComponentKind.GPU, ComponentKind.NODE, ComponentKind.LINK}:
+    if one.kind is not other.kind or one.kind not in {ComponentKind.GPU, ComponentKind.NODE}:
         return False
-    return (_host(one), one.gpu, one.link) == (_host(other), other.gpu, other.link)
+    return (_host(one), one.gpu) == (_host(other), other.gpu)
 
 
 def _host(component: Component) -> str:

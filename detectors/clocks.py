@@ -63,7 +63,7 @@ class Settings:
 
 
 _LOOKS = timedelta(minutes=2)
-_BUSY = 0.5
+_BUSY = 0.1  # who does anything at all has the clock of those who do much
 _FEWEST_PEERS = 3
 _AT_LIMIT = 0.93
 
@@ -128,8 +128,11 @@ def _throttled(frame: Frame, settings: Settings, slow: _Slow) -> Findings:
 
     health = np.full(len(frame.gpus), Health.UNKNOWN, dtype=np.int8)
     health[slow.known] = Health.HEALTHY
+    # Slowed by its hardware, and neither heat nor the brake is the cause.
+    hardware = _set(frame.window(Signal.CLOCK_REASONS, _LOOKS), _HARDWARE_SLOWDOWN) & ~named
+    told = (lasting(hardware, 2) | (hardware[-1] & slow.now)) & (frame.latest(Signal.UTILIZATION) >= _BUSY)
     # At its power limit, below a limit that somebody lowered, or for a reason that has a mode of its own, it may.
-    health[slow.lasting & ~named & ~at_limit & ~lowered] = Health.DEGRADED
+    health[told | (slow.lasting & ~named & ~at_limit & ~lowered)] = Health.DEGRADED
     clock = frame.latest(Signal.SM_CLOCK)
 
     def describe(row: int) -> Said:
@@ -139,9 +142,11 @@ def _throttled(frame: Frame, settings: Settings, slow: _Slow) -> Findings:
             if np.isnan(reasons[row]) or not reasons[row]
             else f"clock event reasons {int(reasons[row]):#x}"
         )
-        reason = (
-            f"clock {slow.behind[row]:.0%} below its peers for {settings.slower_for_s / 60:g} minutes: {figures}, {why}"
-        )
+        if slow.lasting[row]:
+            span = f"for {settings.slower_for_s / 60:g} minutes"
+            reason = f"clock {slow.behind[row]:.0%} below its peers {span}: {figures}, {why}"
+        else:
+            reason = f"slowed by its hardware ({why}): {figures if slow.known[row] else f'{clock[row] / 1e6:.0f} MHz'}"
         signals = (Signal.SM_CLOCK, Signal.CLOCK_REASONS, Signal.POWER, Signal.UTILIZATION)
         return Said(reason, evidence(frame, *signals, row=row))
 

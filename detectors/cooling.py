@@ -72,7 +72,7 @@ _RESISTANCE_C_PER_W = 0.055  # of a board whose model nobody has seen under chan
 _POSSIBLE_RESISTANCE_C_PER_W = (0.02, 0.15)
 _RESISTANCE_SPREAD = 0.3
 _AIR_C_PER_W = 0.005  # how much a rack may warm its own air with each watt that its GPUs draw on average
-# Of the mean power from the minutes before: what is more has not settled yet, or has a pause in it, and fans lag behind.
+# Of the mean power from the minutes before: what is more has not settled yet, or has a pause in it, and fans lag.
 _LARGEST_CHANGE, _LEAST_CHANGE_W = 0.06, 30.0
 _LARGEST_CHANGE_ALONE = 2.0  # times as much for a single GPU
 _FEWEST = 3  # nodes, or racks, that make a crowd
@@ -173,7 +173,7 @@ def _excess(frame: Frame) -> _Excess:
     return _Excess(np.where(told, temperature - expected / count, np.nan), doubt, air, power, temperature)
 
 
-def _settled(now_w: Floats, before_w: Floats, times: float = 1.0) -> Bools:
+def _settled(now_w: Floats | Singles, before_w: Floats | Singles, times: float = 1.0) -> Bools:
     settled: Bools = np.abs(now_w - before_w) <= times * np.maximum(_LARGEST_CHANGE * now_w, _LEAST_CHANGE_W)
     return settled
 

@@ -130,12 +130,11 @@ def _errors(frame: Frame, settings: Settings) -> Findings:
 def _down(frame: Frame, settings: Settings) -> Findings:
     state = frame.window(Signal.NVLINK_STATE, timedelta(minutes=10))
     nodes = frame.nodes.groups
-    down = lasting(state == 0, 2)
     # Some links are wired nowhere: down is what was up, or what is up on the GPU's neighbours.
     up = nodes.count(state[-1] > 0)
     mates = np.where(nodes.of_gpu >= 0, up[nodes.of_gpu] if len(nodes) else 0, 0)
     sizes = np.where(nodes.of_gpu >= 0, nodes.sizes[nodes.of_gpu] if len(nodes) else 1, 1)
-    fell = down & ((state > 0).any(axis=0) | (mates >= 0.7 * sizes))
+    fell = (state[-1] == 0) & ((state > 0).any(axis=0) | (lasting(state == 0, 2) & (mates >= 0.7 * sizes)))
     unregistered = lasting(frame.window(Signal.FABRIC_STATUS, timedelta(minutes=2)) == _REGISTRATION_FAILED, 2)
     unhealthy = lasting(frame.window(Signal.FABRIC_HEALTH, timedelta(minutes=2)) == _UNHEALTHY, 2)
     silent, usual = _silent(frame, settings)

@@ -94,13 +94,18 @@ def detect(frame: Frame, settings: Settings) -> Findings:
 
 
 def _narrow(frame: Frame) -> Bools:
-    """(n_gpus,) whose link has fewer lanes than it could have; where nobody tells that, fewer than it had."""
+    """(n_gpus,) whose link has fewer lanes than it could have; where nobody tells that, fewer than it had.
+
+    A link that was seen with all its lanes is believed at once, another one when it is seen twice.
+    """
     if Signal.PCIE_WIDTH not in frame.signals:
         return np.zeros(len(frame.gpus), dtype=np.bool_)
     width = frame.window(Signal.PCIE_WIDTH, timedelta(minutes=10))
     most = frame.latest(Signal.PCIE_WIDTH_MAX)
     had = np.nanmax(np.vstack([width, np.zeros(len(most))]), axis=0)
-    return lasting((width > 0) & (width < np.where(np.isnan(most), had, most)), 2)
+    narrow = (width > 0) & (width < np.where(np.isnan(most), had, most))
+    judged: Bools = narrow[-1] & (lasting(narrow, 2) | (width == had).any(axis=0) & (width[-1] < had))
+    return judged
 
 
 def _slow(frame: Frame) -> Bools:

@@ -13,6 +13,7 @@ Cost of a false positive: a gang that was only writing a checkpoint is restarted
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -159,7 +160,9 @@ def _judged(frame: Frame, settings: Settings, rows: Ints, waiting: Bools, testim
     """
     if testimony is not None and testimony.progress is Progress.PROGRESSING:
         return None
-    enough = len(rows) - waiting.sum(axis=1) <= int(_most_others(np.array([len(rows)]))[0])
+    waits = waiting.sum(axis=1)
+    enough = len(rows) - waits <= int(_most_others(np.array([len(rows)]))[0])
+    enough[1:-1] |= enough[:-2] & enough[2:] & (waits[1:-1] >= 0.5 * len(rows))  # one odd look at some of them is none
     since = len(enough) - int(np.argmin(enough[::-1])) if not enough.all() else 0
     for_s = -float(frame.times[since])
     covered = since == 0  # it has been so for as long as anybody remembers
@@ -171,9 +174,8 @@ def _judged(frame: Frame, settings: Settings, rows: Ints, waiting: Bools, testim
     if for_s < needed - 1.0 or held_s < needed or (not worked and held_s < 2.0 * settings.never_began_after_s):
         return None
     culprit, how = _culprit(frame, rows, waiting, since)
-    waits = int(waiting[-1].sum())
     began = "" if worked else "; it has not been seen to work"
-    reason = f"{waits} of {len(rows)} ranks have waited for {for_s / 60:.0f} minutes without doing anything{began}"
+    reason = f"{waits[-1]} of {len(rows)} ranks have waited for {for_s / 60:.0f} minutes without doing anything{began}"
     said: tuple[str, ...] = ()
     if testimony is not None:
         inside = _located(frame, testimony)
@@ -310,11 +312,10 @@ def _located(frame: Frame, testimony: Testimony) -> Component | None:
     node = frame.nodes.groups.rows.get(Component(ComponentKind.NODE, node=named.node).key)
     if node is None:
         return named
-    for row in frame.nodes.groups.members(node).tolist():
-        if frame.gpus.components[row].gpu == named.gpu:
-            return frame.gpus.components[row]
-    whole: Component = frame.nodes.components[node]
-    return whole
+    gpus: Sequence[Component] = frame.gpus.components
+    nodes: Sequence[Component] = frame.nodes.components
+    beside = frame.nodes.groups.members(node).tolist()
+    return next((gpus[row] for row in beside if gpus[row].gpu == named.gpu), nodes[node])
 
 
 def _same(one: Component, other: Component) -> bool:

@@ -15,7 +15,7 @@ Cost of a false positive: a gang restarted without a node that was sound.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -176,7 +176,7 @@ class _Moved:
 
     Attributes:
         by: (_PARTS, n_ranks) against the median of the gang's past.
-        usual: (n_ranks,) whether the mean of all of it is what the rank, against the gang, has been before now and then.
+        usual: (n_ranks,) whether the mean of all of it is what the rank, against the gang, was before now and then.
         past: (n_slots, n_ranks)
         floor: less than which is nothing in this signal.
         least: what would be a part of the gang's loss.
@@ -205,16 +205,24 @@ class _Gang:
         if min(len(part) for part in self.parts) == 0:
             return None
         moved = {signal: moved for signal in _COMPARED if (moved := self._moved(signal, settings)) is not None}
-        ranks = self._most_apart(moved, np.arange(len(self.rows)), settings)
+        met, of_rank = np.unique(self.nodes, return_inverse=True)
+        crowded = met[0] >= 0 and np.bincount(of_rank).min() >= _FEWEST_RANKS
+        beside = of_rank if crowded else np.zeros(len(self.rows), dtype=np.int64)
+        ranks = self._most_apart(
+            moved, lambda values: _against_mates(values, beside), np.arange(len(self.rows)), settings
+        )
         if ranks is not None:
             rank, signal, deviations = ranks
             culprit = self.frame.gpus.components[self.rows[rank]]
             return self._unless_capped(culprit, int(self.rows[rank]), signal, deviations)
-        met, of_rank = np.unique(self.nodes, return_inverse=True)
         if met[0] < 0 or len(met) < 2 or np.bincount(of_rank).min() < 2:
             return None
-        apart = self._one_of_two(moved, of_rank, settings) if len(met) < _FEWEST_NODES else None
-        apart = apart or self._most_apart(moved, of_rank, settings)
+        if len(met) >= _FEWEST_NODES:
+            apart = self._most_apart(
+                moved, lambda values: _against_others(values, of_rank, len(met)), of_rank, settings
+            )
+        else:
+            apart = self._one_of_two(moved, of_rank, settings)
         if apart is None:
             return None
         node, signal, deviations = apart
@@ -248,24 +256,23 @@ class _Gang:
         return _Moved(now - base, usual, past, max(_FLOOR * level, 1e-9), least)
 
     def _most_apart(
-        self, moved: Mapping[Signal, _Moved], units: Ints, settings: Settings
+        self, moved: Mapping[Signal, _Moved], against: Callable[[Floats], Floats], units: Ints, settings: Settings
     ) -> tuple[int, Signal, float] | None:
         """Which unit has moved most: (unit, in which signal, by how many times the scatter).
 
         Args:
+            against: values of the ranks (m, n_ranks) to how far each unit is off (m, n_units).
             units: (n_ranks,) the number of the rank, or of its node.
         """
         n = int(units.max()) + 1
-        if n < (_FEWEST_RANKS if n == len(units) else _FEWEST_NODES):
-            return None
         apart = np.zeros(n)
         by: list[Signal] = [_COMPARED[0]] * n
         for signal, one in moved.items():
-            off = _against_others(one.by, units, n)
+            off = against(one.by)
             between = np.maximum(
                 1.48 * np.median(np.abs(off), axis=1), np.ptp(np.percentile(off, _MIDDLE, axis=1), axis=0) / 2.07
             )
-            scatter = np.maximum(np.maximum(between, _wobble(_against_others(one.past, units, n))), one.floor)
+            scatter = np.maximum(np.maximum(between, _wobble(against(one.past))), one.floor)
             deviations = _throughout(off, scatter[:, None], one.least)
             deviations[np.bincount(units, one.usual) > 0.5 * np.bincount(units)] = 0.0
             for unit in np.flatnonzero(deviations > apart).tolist():
@@ -279,7 +286,7 @@ class _Gang:
     def _one_of_two(
         self, moved: Mapping[Signal, _Moved], of_rank: Ints, settings: Settings
     ) -> tuple[int, Signal, float] | None:
-        """Of two nodes the one that does not wait: it pauses while the other spins, or works on while the other rests."""
+        """Of two nodes the one that does not wait: it pauses while the other spins, or works while the other rests."""
         for signal, slow in _WHO_OF_TWO.items():
             if signal not in moved:
                 continue
@@ -310,9 +317,17 @@ _WHO_OF_TWO = {
 
 def _against_others(values: Floats, units: Ints, n: int) -> Floats:
     """(m, n) of `values` (m, n_ranks) the median of each unit, against the median unit."""
-    whole = n == len(units)
-    each = values if whole else np.stack([np.median(values[:, units == unit], axis=1) for unit in range(n)], axis=1)
+    each = np.stack([np.median(values[:, units == unit], axis=1) for unit in range(n)], axis=1)
     return each - np.median(each, axis=1, keepdims=True)
+
+
+def _against_mates(values: Floats, of_rank: Ints) -> Floats:
+    """(m, n_ranks) of `values` (m, n_ranks) each rank against the median of its node, scraped at the same instant."""
+    off = np.empty_like(values)
+    for node in range(int(of_rank.max()) + 1):
+        mates = of_rank == node
+        off[:, mates] = values[:, mates] - np.median(values[:, mates], axis=1, keepdims=True)
+    return off
 
 
 def _wobble(own: Floats) -> float:

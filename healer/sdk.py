@@ -176,5 +176,3 @@ def lasting(history: Bools, ticks: int) -> Bools:
 def peers(frame: Frame) -> Ints:
     """(n_gpus,) the peer group of each GPU: the GPUs of the same model."""
     return frame.gpus.peers
-
-

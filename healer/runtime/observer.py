@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -14,7 +14,7 @@ from healer.content.boundary import call
 from healer.content.detectors import Detector
 from healer.content.models import Model
 from healer.domain.component import Component, ComponentKind
-from healer.domain.finding import FailureMode, Findings
+from healer.domain.finding import FailureMode, Finding, Findings
 from healer.domain.fleet import Fleet
 from healer.domain.frame import Bools, Floats, Frame
 from healer.domain.incident import Incident
@@ -117,7 +117,8 @@ class Observer:
         self._blind = not bool(frame.current.all())
         sick = np.zeros(len(frame.gpus), dtype=np.bool_)
         under_way = (incident for incident in live if not incident.state.ended)
-        for one in (*findings.found, *under_way):
+        faults: Iterable[Finding | Incident] = (*findings.found, *under_way)
+        for one in faults:
             if one.failure_mode in CHANGES_WHAT_IS_NORMAL:
                 sick[frame.parts_of(one.component)] = True
         self._sick = sick

@@ -120,7 +120,8 @@ class Work:
             activity[:, off] = 0.0
             context = context & ~off
         together = noise[1][self._first[self._group]]
-        return Asked(activity, context, self.jitter, self.swing * np.clip(together, -2.0, 2.0), self.memory_mib)
+        swing = self.swing * np.clip(together, -2.0, 2.0) * np.minimum(works, 1.0)  # who waits, waits evenly
+        return Asked(activity, context, self.jitter, swing, self.memory_mib)
 
     def _shares(self, knobs: Knobs, clock_share: Floats, noise: Floats) -> tuple[Floats, Floats, Floats]:
         """(n_gpus,) each: how much of its time a GPU works and waits, and at what pace its gang goes."""

@@ -11,7 +11,8 @@ import numpy as np
 
 from healer.domain.axes import Bools, Floats, Ints
 
-_SCRAPES_BEHIND = 1.5  # one may be under way, or come in parts
+_SCRAPES_BEHIND = 0.5
+_ARRIVES_S = 2.0  # a page may come in parts: only then has all of it been seen
 
 
 class Punctual:
@@ -19,8 +20,8 @@ class Punctual:
         self._newest: Floats = np.empty(0)  # by exporter, unix seconds of its newest sample
         self._interval: Floats = np.empty(0)  # by exporter, seconds between its last two
 
-    def behind(self, exporters: Ints, newest_of_row: Floats, last_sample: Floats) -> Bools:
-        """(n,) whether a GPU lags behind the others of its exporter by more than a scrape.
+    def behind(self, at_s: float, exporters: Ints, newest_of_row: Floats, last_sample: Floats) -> Bools:
+        """(n,) whether a GPU is not on the newest page of its exporter, which shows others.
 
         Args:
             newest_of_row: (n,) unix seconds of the newest sample in this reading, NaN without one.
@@ -39,4 +40,4 @@ class Punctual:
         self._interval[moved] = since[moved]
         self._newest = np.where(moved | (np.isnan(self._newest) & np.isfinite(shown)), shown, self._newest)
         behind: Bools = self._newest[exporters] - last_sample > _SCRAPES_BEHIND * self._interval[exporters]
-        return behind
+        return behind & (at_s - self._newest[exporters] >= _ARRIVES_S)

@@ -162,7 +162,7 @@ class Window:
     def _presence(self, reading: Reading, tick: Tick) -> Presences:
         """(n_gpus,) of Presence."""
         axis = self._roster.axis()
-        fresh = tick.fresh & ~self._punctual.behind(axis.exporters, tick.newest_of_row, self._last_sample)
+        fresh = tick.fresh & ~self._punctual.behind(tick.at_s, axis.exporters, tick.newest_of_row, self._last_sample)
         presence = np.full(len(axis), Presence.ABSENT, dtype=np.int8)
         # A GPU is missing where its exporter shows others; a MIG instance is not, where its GPU shows other instances.
         presence[_shared(axis.exporters, fresh) & ~_shared(axis.devices, fresh)] = Presence.MISSING
