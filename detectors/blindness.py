@@ -11,6 +11,7 @@ Cost of a false positive: a person looks at an exporter that was only being rest
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -57,6 +58,7 @@ _TELLING = (
     Signal.DRAM_ACTIVE,
 )
 READS = (*_ALWAYS, *_TELLING)
+_TWO_LOOKS = timedelta(seconds=90)
 SOURCE = Component(ComponentKind.SOURCE, link="telemetry")
 
 
@@ -66,7 +68,7 @@ class Settings:
     lost_after_s: a node of which nothing fresh was seen for so long is lost; restarts of exporters are shorter.
     all_lost_after_s: the same where most of the fleet is silent at once: the source pauses, or its server restarts.
     unreachable_after_s: with a second witness it needs no more than this.
-    fields_lost_after_s: a field that all GPUs of a node lack for so long is lost.
+    fields_lost_after_s: a field that a GPU, or all GPUs of a node, lack for so long is lost.
     most: more than this share of the nodes silent at once is the source's trouble, not theirs.
     """
 
@@ -81,11 +83,11 @@ _FEWEST_NODES = 4  # fewer are no fleet: each speaks for itself
 
 
 def detect(frame: Frame, settings: Settings) -> Findings:
-    nodes = _Nodes(frame, settings)
+    nodes, fields = _Nodes(frame, settings), _lost_fields(frame, settings)
     return (
         _unreachable(frame, nodes)
-        + _lost_nodes(frame, settings, nodes)
-        + _lost_gpus(frame, settings, nodes)
+        + _lost_nodes(frame, settings, nodes, fields.of_nodes)
+        + _lost_gpus(frame, settings, nodes, fields.of_gpus)
         + _lost_source(frame, settings, nodes)
     )
 
@@ -145,8 +147,7 @@ def _unreachable(frame: Frame, nodes: _Nodes) -> Findings:
     return findings(MODES[1], ComponentKind.NODE, health, frame.nodes.components, describe)
 
 
-def _lost_nodes(frame: Frame, settings: Settings, nodes: _Nodes) -> Findings:
-    fields = _lost_fields(frame, settings)
+def _lost_nodes(frame: Frame, settings: Settings, nodes: _Nodes, fields: Mapping[int, Sequence[Signal]]) -> Findings:
     lost = (_together(frame, nodes) >= settings.lost_after_s) & ~nodes.unreachable & ~nodes.on_purpose
     health = np.full(len(frame.nodes), Health.UNKNOWN, dtype=np.int8)
     health[nodes.silent_s == 0] = Health.HEALTHY
@@ -157,8 +158,7 @@ def _lost_nodes(frame: Frame, settings: Settings, nodes: _Nodes) -> Findings:
 
     def describe(row: int) -> Said:
         if row in fields and not lost[row]:
-            named = ", ".join(str(signal) for signal in fields[row][:4])
-            return Said(f"its exporter no longer gives {named}: what they tell passes unseen")
+            return Said(_no_longer_given(fields[row]))
         if nodes.frozen[row]:
             return Said(f"its exporter repeats itself: nothing has moved for {nodes.silent_s[row]:.0f} s")
         return Said(f"nothing fresh from its exporter for {nodes.silent_s[row]:.0f} s")
@@ -182,21 +182,42 @@ def _together(frame: Frame, nodes: _Nodes) -> Floats:
     return np.where(whole & nodes.silent, latest[np.maximum(rack_of_node, 0)] if n_racks else 0.0, nodes.silent_s)
 
 
-def _lost_fields(frame: Frame, settings: Settings) -> dict[int, list[Signal]]:
-    """By node: the fields that all its GPUs once gave and lack now, though they are seen."""
+def _no_longer_given(fields: Sequence[Signal]) -> str:
+    named = ", ".join(str(signal) for signal in fields[:4])
+    return f"its exporter no longer gives {named}: what they tell passes unseen"
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """Fields that were there once and are lacking, though the GPUs are seen.
+
+    Attributes:
+        of_nodes, of_gpus: by row.
+    """
+
+    of_nodes: dict[int, list[Signal]]
+    of_gpus: dict[int, list[Signal]]
+
+
+def _lost_fields(frame: Frame, settings: Settings) -> _Fields:
     span = timedelta(seconds=settings.fields_lost_after_s)
-    lost: dict[int, list[Signal]] = {}
+    lost = _Fields({}, {})
     groups = frame.nodes.groups
     seen = groups.count(frame.current)
     for signal in (*_ALWAYS, *_TELLING):
         if signal not in frame.offered:
             continue
         gone = frame.offered[signal] & frame.current & np.isnan(frame.latest(signal))
-        suspects = np.flatnonzero((groups.count(gone) >= 0.75 * seen) & (seen > 0))
-        for node in suspects.tolist():
+        count = groups.count(gone)
+        for node in np.flatnonzero(count > 0).tolist():
             rows = groups.members(node)
-            if _unknown_for(frame, signal, rows[gone[rows]].tolist(), span):
-                lost.setdefault(node, []).append(signal)
+            rows = rows[gone[rows]].tolist()
+            if count[node] < 0.75 * seen[node]:
+                for row in rows:
+                    if _unknown_for(frame, signal, [row], span):
+                        lost.of_gpus.setdefault(row, []).append(signal)
+            elif _unknown_for(frame, signal, rows, span):
+                lost.of_nodes.setdefault(node, []).append(signal)
     return lost
 
 
@@ -208,30 +229,34 @@ def _unknown_for(frame: Frame, signal: Signal, rows: list[int], span: timedelta)
     return all(np.isnan(frame.signals.of_row(signal, row)[first:]).all() for row in rows)
 
 
-def _lost_gpus(frame: Frame, settings: Settings, nodes: _Nodes) -> Findings:
-    """GPUs that are on the page beside others and yet not seen: without values, or with values that never move."""
+def _lost_gpus(frame: Frame, settings: Settings, nodes: _Nodes, fields: Mapping[int, Sequence[Signal]]) -> Findings:
+    """GPUs that are on the page beside others and yet not seen: without values, without some that the others have, or
+    with values that never move.
+    """
     n = len(frame.gpus)
     offered, unknown = np.zeros(n), np.zeros(n)
     for signal in _ALWAYS:
         had = frame.offered.get(signal, np.zeros(n, dtype=np.bool_))
         offered += had
-        unknown += had & np.isnan(frame.latest(signal))
+        looks = frame.window(signal, _TWO_LOOKS)[-2:]
+        unknown += had & np.isnan(looks).all(axis=0) & (len(looks) == 2)
     blank = frame.current & (offered >= 2) & (unknown > 0.5 * offered)
     frozen = (frame.presence == Presence.FROZEN) & (frame.age_s >= settings.lost_after_s)
     of_node = frame.nodes.groups.of_gpu
     whole = np.zeros(n, dtype=np.bool_)
     if len(nodes.silent):
         whole = (of_node >= 0) & (nodes.silent_s[of_node] > 0)
-    before = frame.window(Signal.GPU_TEMPERATURE, timedelta(seconds=90))
-    lasts = np.isnan(before[-2:]).all(axis=0) if len(before) > 1 else np.zeros(n, dtype=np.bool_)
 
     health = np.full(n, Health.UNKNOWN, dtype=np.int8)
     health[frame.current & ~blank] = Health.HEALTHY
-    health[((blank & lasts) | frozen) & ~whole] = Health.DEGRADED
+    health[[row for row in fields if frame.current[row]]] = Health.DEGRADED
+    health[(blank | frozen) & ~whole] = Health.DEGRADED
 
     def describe(row: int) -> Said:
         if frozen[row]:
             return Said(f"its values have not moved for {frame.age_s[row]:.0f} s", evidence(frame, *_ALWAYS, row=row))
+        if not blank[row]:
+            return Said(_no_longer_given(fields[row]), evidence(frame, *fields[row], row=row))
         return Said(
             f"{unknown[row]:.0f} of {offered[row]:.0f} of its basic values are blank",
             evidence(frame, *_ALWAYS, row=row),

@@ -45,7 +45,7 @@ def detect(frame: Frame, settings: Settings) -> Findings:  # noqa: ARG001 - ever
     told = frame.xids_since_reset(_CODES)
 
     health = np.full(len(frame.gpus), Health.UNKNOWN, dtype=np.int8)
-    health[frame.current] = Health.HEALTHY
+    health[frame.current & ~frame.xids_since_reset(_CODES, standing=True)] = Health.HEALTHY
     health[missing | told] = Health.FAILED
     others = frame.nodes.groups.count(frame.current)
 

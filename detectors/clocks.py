@@ -154,7 +154,7 @@ def _throttled(frame: Frame, settings: Settings, slow: _Slow) -> Findings:
 
 
 def _slower_than_peers(frame: Frame, settings: Settings) -> _Slow:
-    """Compare each busy GPU with the busy ones of its job; without a job, with those of its model on its node."""
+    """Compare each busy GPU with the busy ones of its job; without a job, with those of its node."""
     span = timedelta(seconds=settings.slower_for_s)
     clocks, load = frame.window(Signal.SM_CLOCK, span), frame.window(Signal.UTILIZATION, span)
     groups = _peer_groups(frame)

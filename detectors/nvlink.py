@@ -109,7 +109,8 @@ def _errors(frame: Frame, settings: Settings) -> Findings:
     told = frame.xids_since_reset(_CODES)
 
     health = np.full(n, Health.UNKNOWN, dtype=np.int8)
-    health[known | (frame.latest(Signal.XID) == 0)] = Health.HEALTHY
+    known |= frame.latest(Signal.XID) == 0
+    health[known & ~frame.xids_since_reset(_CODES, standing=True)] = Health.HEALTHY
     health[many | often | told] = Health.DEGRADED
     health[(lost > 0) | frame.xids_since_reset(set(_CODES) - _SUBCODE_DECIDES)] = Health.FAILED
 
@@ -137,10 +138,10 @@ def _down(frame: Frame, settings: Settings) -> Findings:
     fell = (state[-1] == 0) & ((state > 0).any(axis=0) | (lasting(state == 0, 2) & (mates >= 0.7 * sizes)))
     unregistered = lasting(frame.window(Signal.FABRIC_STATUS, timedelta(minutes=2)) == _REGISTRATION_FAILED, 2)
     unhealthy = lasting(frame.window(Signal.FABRIC_HEALTH, timedelta(minutes=2)) == _UNHEALTHY, 2)
-    silent, usual = _silent(frame, settings)
+    silent, talks, usual = _silent(frame, settings)
 
     health = np.full(len(frame.gpus), Health.UNKNOWN, dtype=np.int8)
-    health[(state[-1] > 0) | (~np.isnan(usual) & ~silent & np.isnan(state[-1]))] = Health.HEALTHY
+    health[(state[-1] > 0) | (talks & np.isnan(state[-1]))] = Health.HEALTHY
     health[silent | unhealthy] = Health.DEGRADED
     health[fell | unregistered] = Health.FAILED
 
@@ -161,13 +162,15 @@ def _down(frame: Frame, settings: Settings) -> Findings:
     return findings(MODES[1], ComponentKind.GPU, health, frame.gpus.components, describe)
 
 
-def _silent(frame: Frame, settings: Settings) -> tuple[Bools, Floats]:
-    """(n_gpus,) who sends nothing, while it works and the others of its job on its node do; and what they send, B/s."""
+def _silent(frame: Frame, settings: Settings) -> tuple[Bools, Bools, Floats]:
+    """(n_gpus,) who sends nothing, while it works and the others of its job on its node do; who sends something, as
+    they do; and what they send, in bytes per second.
+    """
     span = timedelta(seconds=settings.silent_for_s)
     signal = next((one for one in _TRAFFIC if one in frame.signals), None)
     n = len(frame.gpus)
     if signal is None or frame.times[0] > -settings.silent_for_s:
-        return np.zeros(n, dtype=np.bool_), np.full(n, np.nan)
+        return np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_), np.full(n, np.nan)
     sent = frame.latest(signal)
     jobs, nodes = frame.jobs.of_gpu, frame.nodes.groups.of_gpu
     together = np.where((jobs >= 0) & (nodes >= 0), jobs * max(len(frame.nodes), 1) + nodes, -1)
@@ -182,7 +185,7 @@ def _silent(frame: Frame, settings: Settings) -> tuple[Bools, Floats]:
         history = frame.signals.of_row(signal, row)
         lately = history[frame.signals.first_tick(span) :]
         now[row] = bool((lately < _NONE * usual[row]).all()) and bool(np.nanmax(history) > 0.1 * usual[row])
-    return now, usual
+    return now, sent >= _NONE * usual, usual
 
 
 _SOME_TRAFFIC, _NONE, _WORKS = 1e7, 0.01, 0.03

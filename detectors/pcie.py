@@ -72,7 +72,7 @@ def detect(frame: Frame, settings: Settings) -> Findings:
 
     known = ~np.isnan(frame.latest(Signal.PCIE_REPLAY)) | ~np.isnan(frame.latest(Signal.PCIE_WIDTH))
     health = np.full(len(frame.gpus), Health.UNKNOWN, dtype=np.int8)
-    health[known] = Health.HEALTHY
+    health[known & ~_narrower_than_peers(frame)] = Health.HEALTHY
     health[retries | narrow | slow] = Health.DEGRADED
 
     def describe(row: int) -> Said:
@@ -106,6 +106,15 @@ def _narrow(frame: Frame) -> Bools:
     narrow = (width > 0) & (width < np.where(np.isnan(most), had, most))
     judged: Bools = narrow[-1] & (lasting(narrow, 2) | (width == had).any(axis=0) & (width[-1] < had))
     return judged
+
+
+def _narrower_than_peers(frame: Frame) -> Bools:
+    """(n_gpus,) of which nobody tells how many lanes they could have, while others of their model have more."""
+    width, most = frame.latest(Signal.PCIE_WIDTH), frame.latest(Signal.PCIE_WIDTH_MAX)
+    widest = np.full(int(frame.gpus.peers.max(initial=-1)) + 1, -np.inf)
+    np.maximum.at(widest, frame.gpus.peers, np.nan_to_num(width))
+    narrower: Bools = np.isnan(most) & (width < widest[frame.gpus.peers])
+    return narrower
 
 
 def _slow(frame: Frame) -> Bools:

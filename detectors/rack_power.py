@@ -81,7 +81,7 @@ def _feed_lost(frame: Frame, settings: Settings) -> Findings:
     racks = frame.racks
     measured = ~np.isnan(racks.power_w[-1])
     blind = _meter_blind(frame, settings)
-    dead = _dead_feeds(frame, settings)
+    unloaded, dead = _dead_feeds(frame, settings)
     of_feed = [racks.rows[f"rack/{feed.rack}"] for feed in racks.feeds]
     lost: dict[int, list[int]] = {}
     for feed in np.flatnonzero(dead).tolist():
@@ -89,6 +89,7 @@ def _feed_lost(frame: Frame, settings: Settings) -> Findings:
 
     health = np.full(len(racks), Health.UNKNOWN, dtype=np.int8)
     health[measured] = Health.HEALTHY
+    health[[of_feed[feed] for feed in np.flatnonzero(unloaded).tolist()]] = Health.UNKNOWN
     health[blind] = Health.DEGRADED
     health[list(lost)] = Health.FAILED
 
@@ -120,11 +121,13 @@ _LASTING_TICKS = 2
 _BEFORE = timedelta(minutes=10)
 
 
-def _dead_feeds(frame: Frame, settings: Settings) -> Bools:
-    """(n_feeds,) which carry nothing, or are not measured, while another one of their rack is, and once did."""
+def _dead_feeds(frame: Frame, settings: Settings) -> tuple[Bools, Bools]:
+    """(n_feeds,) which carry nothing, or are not measured, while another one of their rack is; and which of these once
+    did: as long as that is remembered they are lost, and from then on unknown.
+    """
     racks = frame.racks
     if not racks.feeds:
-        return np.zeros(0, dtype=np.bool_)
+        return np.zeros(0, dtype=np.bool_), np.zeros(0, dtype=np.bool_)
     rows = np.array([racks.rows[f"rack/{feed.rack}"] for feed in racks.feeds])
     total = np.zeros((len(racks.feed_w), len(racks)))
     for number, row in enumerate(rows.tolist()):
@@ -138,7 +141,8 @@ def _dead_feeds(frame: Frame, settings: Settings) -> Bools:
     for number, row in enumerate(rows.tolist()):
         others = [other for other in np.flatnonzero(rows == row).tolist() if other != number]
         seen[:, number] = (np.nan_to_num(racks.feed_w[:, others]) > 0).any(axis=1) if others else False
-    return once & lasting((share < settings.dead_share) & seen, _LASTING_TICKS)
+    unloaded = lasting((share < settings.dead_share) & seen, _LASTING_TICKS)
+    return unloaded, once & unloaded
 
 
 def _meter_blind(frame: Frame, settings: Settings) -> Bools:

@@ -71,9 +71,11 @@ class Settings:
 
 _PINNED, _IDLE = 0.85, 0.1
 _NO_TENSOR, _NO_DRAM, _FEW_SMS, _NO_COPIES = 0.02, 0.06, 0.35, 0.05
+_WORK = ((Signal.TENSOR_ACTIVE, _NO_TENSOR), (Signal.DRAM_ACTIVE, _NO_DRAM))
 _BELOW_LOAD = 0.7  # of the power at which the job works
 _BELOW_LIMIT = 0.62  # of the power limit, where nobody has seen it work
 _FEWEST_RANKS = 2
+_MOST = 0.5  # of the ranks
 _DUMPS_COUNT = 15  # times as long
 _GPUS_PER_NODE = 8
 
@@ -165,12 +167,13 @@ def _judged(frame: Frame, settings: Settings, rows: Ints, waiting: Bools, testim
     enough[1:-1] |= enough[:-2] & enough[2:] & (waits[1:-1] >= 0.5 * len(rows))  # one odd look at some of them is none
     since = len(enough) - int(np.argmin(enough[::-1])) if not enough.all() else 0
     for_s = -float(frame.times[since])
-    covered = since == 0  # it has been so for as long as anybody remembers
+    covered = since == 0  # it has been so for as long as the window remembers
+    if covered:
+        for_s = max(for_s, _rested_s(frame, rows))
     worked, pause_s = _worked(frame, rows, since)
     held_s = float(np.median(frame.held_s[rows]))
     after_s = settings.works_on_after_s if _works_on(frame, rows[~waiting[-1]], since) else settings.stalled_after_s
     needed = max(after_s, settings.pauses * pause_s) if worked else settings.never_began_after_s
-    needed = min(needed, -float(frame.times[0]) if covered else needed)
     if for_s < needed - 1.0 or held_s < needed or (not worked and held_s < 2.0 * settings.never_began_after_s):
         return None
     culprit, how = _culprit(frame, rows, waiting, since)
@@ -195,6 +198,16 @@ def _judged(frame: Frame, settings: Settings, rows: Ints, waiting: Bools, testim
     return Said(reason, told, culprit=culprit, disputed=said)
 
 
+def _rested_s(frame: Frame, rows: Ints) -> float:
+    """For how many seconds the past has nothing of any work of the ranks; what was found stalled is not in it."""
+    past = frame.past
+    busy = [
+        (past.mean(signal)[:, rows] > least).mean(axis=1) > _MOST for signal, least in _WORK if signal in past.means
+    ]
+    worked = np.flatnonzero(np.logical_or.reduce(busy)) if busy else np.empty(0, dtype=np.int64)
+    return frame.at.timestamp() - float(past.times_s[worked[-1]]) if len(worked) else 0.0
+
+
 def _works_on(frame: Frame, others: Ints, since: int) -> bool:
     """Whether one of the ranks that do not wait does what a stuck one does not: it multiplies matrices."""
     tensor = frame.window(Signal.TENSOR_ACTIVE, timedelta(hours=1))[since:, others]
@@ -205,7 +218,7 @@ def _worked(frame: Frame, rows: Ints, since: int) -> tuple[bool, float]:
     """Whether the job was ever seen to work, and for how many seconds it paused at most and went on."""
     best = 0.0
     pause_s = 0.0
-    for signal, least in ((Signal.TENSOR_ACTIVE, _NO_TENSOR), (Signal.DRAM_ACTIVE, _NO_DRAM)):
+    for signal, least in _WORK:
         before = frame.window(signal, timedelta(hours=1))[:since, rows]
         if before.size and np.isfinite(before).any():
             best = max(best, float(np.nanmax(np.nanmean(before, axis=1, where=~np.isnan(before)))) / least)

@@ -62,7 +62,7 @@ _FAILED_CHECK = 20
 class Settings:
     """Attributes:
     jobs: an application's code counts against the GPU when it came in so many jobs within a day, ...
-    share: ... and at most this share of the GPUs of those jobs had it, too.
+    share: ... and in at most this share of those jobs another GPU had it, too.
     """
 
     jobs: int = 3
@@ -75,10 +75,12 @@ def detect(frame: Frame, settings: Settings) -> Findings:
     last = frame.latest(Signal.XID)
     known = ~np.isnan(last) | ~np.isnan(asks) | ~np.isnan(check)
     codes = _by_gpu(frame)
+    before = np.unique(frame.xids.codes[frame.xids.standing]).tolist()
+    standing = frame.xids_since_reset([code for code in before if _counts(code)], standing=True)
     repeated = _repeated(frame, settings)
 
     health = np.full(len(frame.gpus), Health.UNKNOWN, dtype=np.int8)
-    health[known] = Health.HEALTHY
+    health[known & ~standing] = Health.HEALTHY
     for row, found in codes.items():
         health[row] = max(_health_of(code) for code in found)
     for row in repeated:
@@ -107,10 +109,13 @@ def detect(frame: Frame, settings: Settings) -> Findings:
 
 def _by_gpu(frame: Frame) -> dict[int, tuple[int, ...]]:
     """The codes that count by themselves, by GPU, since it last started anew."""
-    every = np.unique(frame.xids.codes).tolist()
-    ours = [code for code in every if code not in _ELSEWHERE | _OF_APPLICATIONS | _HARMLESS and _health_of(code)]
+    ours = [code for code in np.unique(frame.xids.codes).tolist() if _counts(code)]
     rows = np.flatnonzero(frame.xids_since_reset(ours)).tolist() if ours else []
     return {row: frame.xid_codes(row, ours) for row in rows}
+
+
+def _counts(code: int) -> bool:
+    return code not in _ELSEWHERE | _OF_APPLICATIONS | _HARMLESS and _health_of(code) > Health.HEALTHY
 
 
 def _health_of(code: int) -> Health:
@@ -141,7 +146,7 @@ def _repeated(frame: Frame, settings: Settings) -> dict[int, tuple[int, int]]:
 
 
 def _share_of_others(frame: Frame, code: int, row: int) -> float:
-    """How many of the GPUs that had the code in the same jobs there are, for each job: 0 where it was always alone."""
+    """In which share of the GPU's jobs with the code another GPU had it, too: 0 where it was always alone."""
     xids = frame.xids
     same = (xids.codes == code) & ~xids.standing
     jobs: Ints = np.unique(xids.jobs[same & (xids.rows == row)])

@@ -15,6 +15,7 @@ from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.config import Config
 from healer.content.detectors import Detector
 from healer.domain.approval import Approval, ApprovalState, Person
+from healer.domain.finding import FailureMode
 from healer.domain.fleet import GpuPower, Workload
 from healer.domain.incident import Incident
 from healer.domain.reading import Labels, Reading
@@ -314,9 +315,9 @@ class Site:
         """From now on these detectors."""
         self.operator = replace(self.operator, observer=replace(self.operator.observer, detectors=detectors))
 
-    def incident(self) -> Incident:
-        """The one and only."""
-        (incident,) = self.journal.incidents()
+    def incident(self, mode: FailureMode | None = None) -> Incident:
+        """The one and only, of its failure mode or of all."""
+        (incident,) = (each for each in self.journal.incidents() if mode in {None, each.failure_mode})
         return incident
 
     def pending(self) -> tuple[Approval, ...]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from healer.adapters.journal.sql import SqlJournal
+from healer.cli import incident_text
 from healer.cli.options import DurationType, MomentType, config_option, find_config, json_option, print_table
 from healer.errors import HealerError, NotFound
 from healer.policy.audit_chain import first_broken_link
@@ -22,6 +23,18 @@ from healer.runtime.backtest import backtest as replay
 from healer.runtime.outside import build_prometheus
 from healer.runtime.wiring import load_content
 
+_COLUMNS = (
+    "OPENED",
+    "RESOLVED",
+    "SEVERITY",
+    "FAILURE",
+    "COMPONENT",
+    "CULPRIT",
+    "JOBS",
+    "SYMPTOMS",
+    "REASON",
+    "PLAN",
+)
 _PAGE = 1000
 
 
@@ -59,15 +72,14 @@ def _print(report: Report) -> None:
             "-" if i.resolved_at is None else f"{i.resolved_at:%Y-%m-%d %H:%M:%S}",
             i.severity,
             i.failure_mode,
-            "/".join(filter(None, (i.component.rack, i.component.node, i.component.gpu))),
+            incident_text.named(i.component),
+            *incident_text.reach(i),
             i.reasons[0],
             "-" if i.plan is None else i.plan.playbook,
         )
         for i in report.incidents
     ]
-    print_table(
-        ("OPENED", "RESOLVED", "SEVERITY", "FAILURE", "COMPONENT", "REASON", "PLAN"), rows, empty="no incidents"
-    )
+    print_table(_COLUMNS, rows, empty="no incidents")
     stats = report.stats
     click.echo(f"{stats.ticks} turns over {stats.gpus} GPUs, {stats.samples} samples, in {stats.wall_s:.1f} s")
     for warning in stats.warnings:

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import healer
 from healer.config import Config, load_config
@@ -93,5 +94,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty:
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number == 0, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(one_line(cell)) for cell in row))
     console.print(table)
+
+
+def one_line(text: str) -> str:
+    """What telemetry, pods or people wrote, so that it can neither move the cursor nor pretend to be another line."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def age(at: datetime, now: datetime) -> str:
+    seconds = (now - at).total_seconds()
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f}{unit}"
+    return f"{max(0.0, seconds):.0f}s"

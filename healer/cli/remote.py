@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any, TypeVar, cast
 import click
 import requests
 
-from healer.cli.options import config_option, find_config, json_option, print_table
+from healer.cli import incident_text
+from healer.cli.options import age, config_option, find_config, json_option, print_table
 from healer.errors import HealerError, Unavailable
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -94,12 +95,14 @@ class _Listing:
 
     Attributes:
         row: an item of the API as one cell per column.
+        text: all that there is to say about one, line by line; None where that is JSON only.
     """
 
     path: str
     empty: str
     columns: tuple[str, ...]
     row: Callable[[dict[str, Any]], tuple[str, ...]]
+    text: Callable[[dict[str, Any]], Iterable[str]] | None = None
 
     def print(self, daemon: Daemon, *, as_json: bool) -> None:
         items = daemon.get(self.path)["items"]
@@ -128,7 +131,7 @@ def _group(name: str, listing: _Listing, *, summary: str) -> click.Group:
     def list_all(config_path: Path | None, url: str | None, token: str | None, *, as_json: bool) -> None:
         listing.print(daemon_of(config_path, url, token), as_json=as_json)
 
-    @group.command("show")
+    @group.command("show", help="One of them, whole." if listing.text else "One of them, whole; always as JSON.")
     @click.argument("item_id", metavar="ID")
     @daemon_options
     @json_option
@@ -138,10 +141,11 @@ def _group(name: str, listing: _Listing, *, summary: str) -> click.Group:
         url: str | None,
         token: str | None,
         *,
-        as_json: bool,  # noqa: ARG001
+        as_json: bool,
     ) -> None:
-        """One of them, whole; always as JSON."""
-        click.echo(json.dumps(daemon_of(config_path, url, token).get(f"{listing.path}/{item_id}"), indent=2))
+        item = daemon_of(config_path, url, token).get(f"{listing.path}/{item_id}")
+        lines = listing.text(item) if listing.text and not as_json else [json.dumps(item, indent=2)]
+        click.echo("\n".join(lines))
 
     return group
 
@@ -151,16 +155,9 @@ incidents = _group(
     _Listing(
         "/api/v1/incidents",
         "no incidents",
-        ("ID", "AGE", "SEVERITY", "STATE", "FAILURE", "COMPONENT", "STORY"),
-        lambda i: (
-            i["id"],
-            _age(i["opened_at"]),
-            i["severity"],
-            i["state"],
-            i["failure_mode"],
-            _place(i["component"]),
-            i["story"],
-        ),
+        incident_text.COLUMNS,
+        lambda item: incident_text.row(incident_text.parsed(item), datetime.now(UTC)),
+        lambda item: incident_text.lines(incident_text.parsed(item), datetime.now(UTC)),
     ),
     summary="The incidents, newest first.",
 )
@@ -235,8 +232,4 @@ def _place(component: dict[str, str | None]) -> str:
 
 
 def _age(moment: str) -> str:
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds // length:.0f}{unit}"
-    return f"{max(0.0, seconds):.0f}s"
+    return age(datetime.fromisoformat(moment), datetime.now(UTC))

@@ -5,7 +5,7 @@ Row i is the same GPU in every array of one frame. Unknown is NaN: absent, stale
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -232,21 +232,36 @@ class Frame:
                 return None
 
     def parts_of(self, component: Component) -> Ints:
-        """The rows of the GPUs that are the component, or part of it; of a port those of its node, of a feed those of
-        its rack.
+        """The rows of the GPUs that are the component, or part of it; of a port those of its node, of a feed of a rack
+        those of the rack, and of a switch or another feed those of the nodes that hang on it.
         """
+        rows: Ints = np.empty(0, dtype=np.int64)
         match component.kind:
             case ComponentKind.GPU:
-                row = self.gpus.rows.get(component.key)
-                return np.array([] if row is None else [row], dtype=np.int64)
+                if (row := self.gpus.rows.get(component.key)) is not None:
+                    rows = np.array([row], dtype=np.int64)
+            case ComponentKind.LINK if component.node is None:
+                rows = self._of_nodes(lambda place: place.switch == component.link)
+            case ComponentKind.POWER_FEED if component.rack is None:
+                rows = self._of_nodes(lambda place: place.feed == component.link)
             case ComponentKind.NODE | ComponentKind.LINK:
-                return _members(self.nodes.groups, Component(ComponentKind.NODE, node=component.node))
+                rows = _members(self.nodes.groups, Component(ComponentKind.NODE, node=component.node))
             case ComponentKind.RACK | ComponentKind.POWER_FEED:
-                return _members(self.racks.groups, Component(ComponentKind.RACK, rack=component.rack))
+                rows = _members(self.racks.groups, Component(ComponentKind.RACK, rack=component.rack))
             case ComponentKind.JOB:
-                return _members(self.jobs, component)
-            case ComponentKind.SOURCE:
-                return np.empty(0, dtype=np.int64)
+                rows = _members(self.jobs, component)
+            case ComponentKind.SOURCE:  # pragma: no branch
+                pass
+        return rows
+
+    def _of_nodes(self, belongs: Callable[[Place], bool]) -> Ints:
+        """(n,) the rows of the GPUs of all nodes whose place `belongs`."""
+        theirs = [
+            row
+            for row, node in enumerate(self.nodes.components)
+            if (place := self.places.get(str(node.node))) is not None and belongs(place)
+        ]
+        return np.flatnonzero(np.isin(self.nodes.groups.of_gpu, theirs))
 
     def age_of(self, component: Component) -> float:
         """Seconds since the newest sample of the component, or of any GPU that is part of it; NaN if there is none."""

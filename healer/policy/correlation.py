@@ -171,16 +171,14 @@ class _Turn:
                 state=IncidentState.RESOLVED,
                 resolved_at=self.at,
                 changed_at=self.at,
+                persists=False,  # if it outlives its cause, it is news
                 verdict=None,
                 story=story,
             )
         self._put(replace(incident, healthy_since=None))
 
     def _back(self, incident: Incident, finding: Finding) -> Incident:
-        """It was over, and is there again: the same incident if it went away by itself, else a new one."""
-        if incident.state is not IncidentState.RESOLVED or incident.run_id is not None:
-            self._put(replace(incident, persists=False))
-            return Incident.opened(finding, self.at)
+        """It went away by itself lately, for else it would not persist, and is there again: the same incident."""
         opened = Incident.opened(finding, self.at)
         count = incident.reopened + 1
         return replace(

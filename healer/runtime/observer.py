@@ -69,6 +69,7 @@ class Observer:
     _offered: tuple[int, ...] = ()
     _compared: tuple[int, ...] = ()
     _sick: Bools | None = None
+    _sick_ports: Bools | None = None
     _blind: bool = False
     _suspects: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -88,7 +89,9 @@ class Observer:
         warnings = self._locate(reading.at)
         fleet = self.scheduler() if self.scheduler is not None and self._blind else None
         told = () if self.witness is None else self.witness.testimonies(reading.at, self._suspects)
-        frame = self.window.add(reading, self._known, fleet=fleet, testimonies=told, sick=self._sick)
+        frame = self.window.add(
+            reading, self._known, fleet=fleet, testimonies=told, sick=self._sick, sick_ports=self._sick_ports
+        )
         findings, scores, defects = Findings(), dict[str, Floats](), list[str]()
         for detector in self.detectors:
             try:
@@ -116,12 +119,16 @@ class Observer:
         """What the next look is to know of this one: what must not be learnt as normal, and who has to be asked."""
         self._blind = not bool(frame.current.all())
         sick = np.zeros(len(frame.gpus), dtype=np.bool_)
+        sick_ports = np.zeros(len(frame.ports), dtype=np.bool_)
         under_way = (incident for incident in live if not incident.state.ended)
         faults: Iterable[Finding | Incident] = (*findings.found, *under_way)
         for one in faults:
-            if one.failure_mode in CHANGES_WHAT_IS_NORMAL:
+            if one.failure_mode is FailureMode.FABRIC_LINK_FLAP:
+                nodes = frame.nodes.groups.of_gpu[frame.parts_of(one.component)]
+                sick_ports |= np.isin(frame.ports.of_node, nodes[nodes >= 0])
+            elif one.failure_mode in CHANGES_WHAT_IS_NORMAL:
                 sick[frame.parts_of(one.component)] = True
-        self._sick = sick
+        self._sick, self._sick_ports = sick, sick_ports
         stalled = [finding.component for finding in findings.found if finding.component.kind is ComponentKind.JOB]
         self._suspects = {str(job.job): _nodes_of(job, frame) for job in stalled}
 

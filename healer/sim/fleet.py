@@ -18,6 +18,7 @@ from healer.sim.exporters.text import TextPages
 from healer.sim.faults import Fault, objections
 from healer.sim.knobs import Knob
 from healer.sim.layout import COMPONENT, Layout, build_layout
+from healer.sim.marks import Reload
 from healer.sim.physics import DEFAULT_LIMIT_W, MAX_LIMIT_W, MIN_LIMIT_W
 from healer.sim.rhythm import Rhythm
 from healer.sim.state import GpuState
@@ -116,6 +117,13 @@ class SimulatedFleet:
         """Lets a fault strike now, whatever its `at_s`."""
         with self._lock:
             self._strike(self._checked(fault))
+            self._world.turn()
+
+    def mend(self, node: str) -> None:
+        """Resets the GPUs of a node, as its reboot does: what a reset ends is over, what still acts on them goes on."""
+        here = self.layout.gpus_of_node(node)
+        with self._lock:
+            self._world.add(marks=[Reload(self.elapsed_s, np.arange(here.start, here.stop))])
             self._world.turn()
 
     def set_idle(self, node: str, idle: bool) -> None:  # noqa: FBT001 - the name of the verb says what it means

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,17 @@ import pytest
 
 from healer.actions.registry import BUILT_IN
 from healer.cli import cli
+from healer.content.detectors import load_detectors
+from healer.content.modules import load_module
+from healer.domain.finding import FailureMode
+from healer.policy.causes import EXPLAINS
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 PLAYBOOKS = (ROOT / "docs" / "playbooks.md").read_text()
+FAILURE_MODES = (ROOT / "docs" / "failure-modes.md").read_text()
+CONTENT = {path.stem: path for path in (ROOT / "detectors").glob("*.py")}
+CONTENT |= {path.parent.name: path for path in (ROOT / "models").glob("*/model.py")}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "models").rglob("*.md"))]
 
 
@@ -41,6 +49,40 @@ def test_every_metric_is_in_the_operations_page() -> None:
     names = set(re.findall(r'"(healer_\w+)"', source))
     assert names
     assert names == set(re.findall(r"`(healer_\w+)`", OPERATIONS))
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """The cells of the table under the first line that begins with `heading`, without that line."""
+    table = page[page.index(f"\n{heading}") :].lstrip("\n").partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table]
+
+
+def test_every_failure_mode_is_in_its_page_with_who_finds_it() -> None:
+    found_by = {mode.strip("`"): found_by for mode, _, found_by, *_ in rows(FAILURE_MODES, "| mode |")}
+    assert sorted(found_by) == sorted(FailureMode)
+    for name, path in CONTENT.items():
+        for mode in load_module(path, prefix="docs").MODES:
+            assert f"`{name}`" in found_by[mode], (mode, name)
+
+
+def test_every_setting_of_what_finds_them_is_there_with_its_default() -> None:
+    documented = dict(re.findall(r"^\| `(\w+\.\w+)` \| (\S+) \|", FAILURE_MODES, flags=re.MULTILINE))
+    settings = {
+        f"{name}.{field.name}": f"{field.default:g}"
+        for name, path in CONTENT.items()
+        for field in dataclasses.fields(load_module(path, prefix="docs").Settings)
+    }
+    assert documented == settings
+
+
+def test_every_signal_that_a_detector_reads_is_there() -> None:
+    for detector in load_detectors(ROOT / "detectors", settings={}):
+        missing = [signal for signal in detector.reads if f"`{signal}`" not in FAILURE_MODES]
+        assert not missing, (detector.name, missing)
+
+
+def test_the_causes_are_there_in_their_order() -> None:
+    assert [cause.strip("`") for cause, *_ in rows(FAILURE_MODES, "| cause |")] == list(EXPLAINS)
 
 
 def links() -> Iterator[tuple[Path, str]]:

@@ -36,6 +36,7 @@ from healer.adapters.slack.channel import (
 )
 from healer.config import HttpSettings, SlackSettings
 from healer.domain.approval import Approval, ApprovalState, Person
+from healer.domain.component import Component, ComponentKind
 from healer.domain.plan import Effect
 from healer.errors import InvalidDocument, NotPermitted, Rejected, Unavailable
 from healer.runtime.snapshot import Board
@@ -43,7 +44,7 @@ from healer.runtime.web.api import build_app
 from healer.sim.slack import LocalSlack
 from healer.sim.slack_limits import block_faults
 from healer.sim.slack_messages import FollowUp, Message
-from tests.unit.http_samples import ALICE, NOW, approval, fill, incident, leading_journal, snapshot
+from tests.unit.http_samples import ALICE, NOW, approval, fill, incident, leading_journal, snapshot, stall
 
 SECRET = "the-signing-secret"
 INCIDENT = incident()
@@ -94,6 +95,28 @@ class TestAsking:
             assert part in text, part
         assert "GpuUncorrectableEcc on GPU 3 of node-01" in message.text
 
+    def test_the_question_names_the_culprit_the_jobs_hurt_and_how_much_it_explains(
+        self, slack: LocalSlack, channel: SlackChannel
+    ) -> None:
+        jobs = tuple(f"job-{n}" for n in range(5))
+        channel.ask(replace(QUESTION, id="apr-stall"), replace(stall(), jobs=jobs))
+        message = asked(slack, "apr-stall")
+        text = shown(message)
+        for part in (
+            "*To blame:* GPU 2 of node-03 in rack rack-0",
+            "*Jobs hurt:* job-0, job-1, job-2 and 2 more",
+            "*Explains:* 2 symptoms",
+            "*Came back:* 2 times",
+            "*Sources disagree:* the Flight Recorder says rank 26",
+        ):
+            assert part in text, part
+        assert "job llm-pretrain (GPU 2 of node-03 is to blame): approve drain-node?" in message.text
+
+    def test_of_what_there_is_not_the_question_says_nothing(self) -> None:
+        text = json.dumps(question_blocks(QUESTION, INCIDENT))
+        for word in ("To blame", "Jobs hurt", "Explains", "Came back", "disagree"):
+            assert word not in text, word
+
     def test_the_buttons_carry_the_opaque_id_and_nothing_else(self, slack: LocalSlack, channel: SlackChannel) -> None:
         channel.ask(replace(QUESTION, id="apr-buttons"), INCIDENT)
         message = asked(slack, "apr-buttons")
@@ -116,7 +139,8 @@ class TestAsking:
         self, slack: LocalSlack, channel: SlackChannel
     ) -> None:
         hostile = "<!channel> <http://evil.example|ok> a&b\n• cordon nothing\u202e"
-        about = replace(INCIDENT, reasons=(hostile,))
+        culprit = Component(ComponentKind.GPU, rack=hostile, node=hostile, gpu="0")
+        about = replace(INCIDENT, reasons=(hostile, hostile), culprit=culprit, jobs=(hostile,))
         plan = replace(QUESTION.plan, effects=(Effect("evict", hostile),), impediments=(hostile,), budget=hostile)
         channel.ask(replace(QUESTION, id="apr-hostile", plan=plan), about)
         message = asked(slack, "apr-hostile")
@@ -132,7 +156,9 @@ class TestAsking:
     def test_no_text_whatsoever_breaks_slack_s_limits(self, texts: list[str]) -> None:
         effects = tuple(Effect(text[:20], text, text) for text in texts)
         plan = replace(QUESTION.plan, effects=effects, impediments=tuple(texts), budget=texts[0], playbook=texts[0])
-        blocks = question_blocks(replace(QUESTION, plan=plan), replace(INCIDENT, reasons=tuple(texts)))
+        culprit = Component(ComponentKind.GPU, rack=texts[0], node=texts[0], gpu=texts[0])
+        about = replace(stall(), reasons=tuple(texts), culprit=culprit, jobs=tuple(texts))
+        blocks = question_blocks(replace(QUESTION, plan=plan), about)
         assert block_faults(blocks) == ()
 
     def test_a_webhook_asks_the_same(self, slack: LocalSlack) -> None:

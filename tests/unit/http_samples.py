@@ -18,7 +18,7 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, Evidence, FailureMode, Finding, Findings, Health, Judgement
 from healer.domain.fleet import Fleet, Node
 from healer.domain.frame import Frame
-from healer.domain.incident import Incident, IncidentState
+from healer.domain.incident import Incident, IncidentState, Symptom
 from healer.domain.plan import Effect, Plan, PlannedStep
 from healer.domain.playbook import ResolvesWhen
 from healer.domain.run import EffectRecord, EffectState, Run, RunState
@@ -116,6 +116,37 @@ def incident(*, node: int = 1, index: int = 3, opened_at: datetime = NOW - timed
     reason = "2 uncorrectable ECC errors in 10 minutes (volatile DBE counter went from 0 to 2)"
     return Incident.opened(
         Finding(ECC, gpu(node, index), Health.FAILED, 1.0, reason, Basis.RULE, (evidence,)), opened_at
+    )
+
+
+def stall(*, opened_at: datetime = NOW - timedelta(minutes=6)) -> Incident:
+    """A job that one GPU holds up: with a culprit, jobs, symptoms, sources that disagree, and a series; back twice."""
+    course = tuple((NOW - timedelta(seconds=15 * ago), 99.0 if ago < 20 else 81.0) for ago in range(39, -1, -1))
+    evidence = (
+        Evidence("gpu_utilisation_percent", 99.0, "%", NOW, "all ranks but one spin", course),
+        Evidence("flight_recorder", None, "", NOW, "rank 26 has not joined all_reduce 4711"),
+    )
+    finding = Finding(
+        FailureMode.JOB_STALLED,
+        Component(ComponentKind.JOB, job="llm-pretrain"),
+        Health.FAILED,
+        0.97,
+        "no rank has made progress for 12 min while 63 of 64 spin",
+        Basis.RULE,
+        evidence,
+        culprit=gpu(3, 2),
+        disputed=("the Flight Recorder says rank 26; RAS says that all ranks answer",),
+    )
+    symptoms = tuple(
+        Symptom(FailureMode.GPU_THROTTLED, gpu(node, 1), f"clock of {1200 + node} MHz, its peers have 1980")
+        for node in range(2)
+    )
+    return replace(
+        Incident.opened(finding, opened_at),
+        symptoms=symptoms,
+        jobs=("llm-pretrain", "chat-eval"),
+        reopened=2,
+        story="back after it went away by itself, time 2",
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
@@ -31,7 +32,7 @@ from healer.runtime.snapshot import Board
 from healer.runtime.web.api import build_app
 from healer.runtime.web.auth import ResolvedToken, Role, resolve_tokens
 from healer.runtime.web.views import incident_view
-from tests.unit.http_samples import ALICE, NOW, Client, SetClock, fill, leading_journal, snapshot
+from tests.unit.http_samples import ALICE, NOW, Client, SetClock, fill, leading_journal, snapshot, stall
 
 SECRET = "the-signing-secret"
 TOKENS = {
@@ -246,6 +247,20 @@ class TestReading:
         assert newest["plan"]["deadline"] == "1h30m"
         assert [effect["verb"] for effect in newest["plan"]["effects"]] == ["cordon", "evict", "evict"]
         assert newest["plan"]["steps"][1]["timeout"] == "15m"
+
+    def test_an_incident_says_who_is_to_blame_who_is_hurt_and_what_it_explains(self) -> None:
+        shown = json.loads(msgspec.json.encode(incident_view(stall())))
+        assert (shown["culprit"]["node"], shown["culprit"]["gpu"]) == ("node-03", "2")
+        assert shown["jobs"] == ["llm-pretrain", "chat-eval"]
+        assert [symptom["component"]["node"] for symptom in shown["symptoms"]] == ["node-00", "node-01"]
+        assert len(shown["reasons"]) == 2
+        assert (shown["reopened"], shown["gone"], shown["persists"]) == (2, False, True)
+        assert shown["told_at"] == shown["opened_at"]
+
+    def test_a_point_that_is_not_a_number_is_left_out(self) -> None:
+        vague = replace(stall().evidence[0], points=((NOW, float("nan")), (NOW, 1.0)))
+        shown = incident_view(replace(stall(), evidence=(vague,)))
+        assert [value for _, value in shown.evidence[0].points] == [1.0]
 
     def test_a_value_that_is_not_a_number_is_null_not_zero(self, journal: SqlJournal) -> None:
         incident = journal.incidents()[0]

@@ -24,7 +24,7 @@ from healer.config import HttpSettings
 from healer.runtime.snapshot import Board
 from healer.runtime.web.api import build_app
 from healer.runtime.web.auth import ResolvedToken, Role
-from tests.unit.http_samples import NOW, SetClock, fill, leading_journal, snapshot
+from tests.unit.http_samples import NOW, SetClock, fill, leading_journal, snapshot, stall
 
 ROOT = Path(__file__).parents[2]
 TOKENS = {
@@ -238,7 +238,8 @@ def test_check_says_what_a_deployment_consists_of(healer: Healer, deployment: Pa
     ended = healer("check", deployment)
     assert (ended.code, ended.err) == (0, "")
     assert f"{deployment / 'config.yaml'}: mode observe" in ended.out
-    assert "2 detectors: ecc, rack_power" in ended.out
+    detectors = sorted(file.stem for file in (deployment / "detectors").glob("*.py"))
+    assert f"{len(detectors)} detectors: {', '.join(detectors)}\n" in ended.out
     assert "GpuUncorrectableEcc: drain-node" in ended.out
     assert ended.out.endswith("\nok\n")
     assert healer("check", "--config", deployment / "config.yaml").out == ended.out
@@ -520,10 +521,24 @@ def test_what_there_is_can_be_listed_and_shown(
     assert healer(noun, "list").out == table
     assert all(each["id"] in table for each in items)
     wanted = item or items[0]["id"]
-    assert json.loads(healer(noun, "show", wanted).out)["id"] == wanted
+    assert json.loads(healer(noun, "show", wanted, "--json").out)["id"] == wanted
     missing = healer(noun, "show", "zzz")
     assert missing.code == 1
     assert len(missing.lines) == 1
+
+
+def test_an_incident_is_shown_in_words_unless_json_is_asked_for(
+    healer: Healer, daemon: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _as(monkeypatch, daemon)
+    with daemon.journal.transaction() as write:
+        write.save_incident(stall())
+    shown = healer("incidents", "show", stall().id)
+    assert (shown.code, shown.err) == (0, "")
+    assert "  culprit    GPU 2 of node-03 (rack-0)\n" in shown.out
+    row = next(line for line in healer("incidents").out.splitlines() if line.startswith(stall().id))
+    assert "GPU 2 of node-03 (rack-0)" in row
+    assert "llm-pretrain, chat-eval" in row
 
 
 def test_the_options_of_a_group_hold_for_its_commands(healer: Healer, daemon: Running) -> None:

@@ -16,7 +16,7 @@ from healer.adapters.journal.sql import SqlJournal
 from healer.config import HttpSettings
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.component import ComponentKind
-from healer.domain.finding import Evidence, FailureMode, Findings, Health, Judgement
+from healer.domain.finding import FailureMode, Findings, Health, Judgement
 from healer.domain.fleet import Fleet
 from healer.domain.plan import Effect
 from healer.domain.run import RunState
@@ -263,14 +263,6 @@ class TestRecords:
         fill(journal)
         text = Page(client().get("/").text).text
         assert "Held by basis: the plan rests on a learnt score alone; lifts when a rule or a second" in text
-
-    def test_evidence_whose_value_is_not_known_says_so(self, client: MakeClient, journal: SqlJournal) -> None:
-        vague = Evidence("gpu_temperature_celsius", float("nan"), "C", NOW)
-        with journal.transaction() as write:
-            write.save_incident(replace(incident(), evidence=(vague,)))
-        page = client().get("/")
-        assert page.status_code == 200
-        assert "<code>gpu_temperature_celsius</code></td><td>unknown</td>" in page.text
 
     def test_runs_show_their_steps_and_effects(self, client: MakeClient, journal: SqlJournal) -> None:
         fill(journal)

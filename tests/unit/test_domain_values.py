@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
-from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -11,12 +10,9 @@ import pytest
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Evidence, FailureMode, Findings, Health, Judgement
 from healer.domain.fleet import Disposition, Node, Workload
-from healer.domain.frame import Frame
 from healer.domain.incident import IncidentState, Severity
 from healer.domain.reading import Column, Reading
 from healer.domain.run import RunState
-from healer.domain.signal import Signal
-from tests.frames import frame_of
 from tests.unit.core_samples import ECC, START, finding, gpu, incident, judged, node, rack
 
 ANOMALY = FailureMode.GPU_ANOMALY
@@ -86,6 +82,36 @@ def test_the_health_of_a_component_is_what_was_judged_of_it(
     assert findings.health_of(ECC, ComponentKind.GPU, row) is health
 
 
+@pytest.mark.parametrize(
+    ("judgements", "rows", "health"),
+    [
+        ((judged(*[Health.HEALTHY] * 4),), [0, 1, 2, 3], Health.HEALTHY),
+        ((judged(*[Health.HEALTHY] * 3, Health.UNKNOWN),), [0, 1, 2, 3], Health.HEALTHY),
+        ((judged(*[Health.HEALTHY] * 2, *[Health.UNKNOWN] * 2),), [0, 1, 2, 3], Health.UNKNOWN),
+        ((judged(Health.DEGRADED, *[Health.UNKNOWN] * 3),), [0, 1, 2, 3], Health.DEGRADED),
+        ((judged(Health.HEALTHY, Health.HEALTHY), judged(Health.FAILED, Health.UNKNOWN)), [0, 1], Health.FAILED),
+        ((judged(Health.FAILED, Health.HEALTHY),), [1], Health.HEALTHY),
+        ((judged(Health.HEALTHY),), [], Health.UNKNOWN),
+        ((judged(Health.HEALTHY, mode=ANOMALY),), [0], Health.UNKNOWN),
+    ],
+    ids=[
+        "all of them",
+        "three quarters of them",
+        "fewer",
+        "one that is sick is enough",
+        "the worse of two",
+        "only those asked for",
+        "none asked for",
+        "another mode",
+    ],
+)
+def test_the_health_of_many_is_that_of_the_worst_once_three_quarters_are_known(
+    judgements: tuple[Judgement, ...], rows: list[int], health: Health
+) -> None:
+    picked = np.array(rows, dtype=np.int64)
+    assert Findings((), judgements).health_of_all(ECC, ComponentKind.GPU, picked) is health
+
+
 def test_the_findings_of_several_detectors_add_up() -> None:
     one = Findings((finding(gpu("A")),), (judged(Health.FAILED, Health.HEALTHY, Health.UNKNOWN),))
     other = Findings((finding(gpu("A"), mode=ANOMALY),), (judged(Health.DEGRADED, mode=ANOMALY),))
@@ -94,67 +120,6 @@ def test_the_findings_of_several_detectors_add_up() -> None:
     counts = both.counts()
     assert counts[ECC, Health.FAILED] == counts[ECC, Health.HEALTHY] == counts[ECC, Health.UNKNOWN] == 1
     assert (counts[ANOMALY, Health.DEGRADED], counts[ANOMALY, Health.HEALTHY]) == (1, 0)
-
-
-def _frame() -> Frame:
-    history = np.array([[1.0, np.nan], [2.0, 20.0], [3.0, 30.0]])
-    return frame_of(
-        [gpu("A"), gpu("B")],
-        times=[-60.0, -30.0, 0.0],
-        values={Signal.POWER: history},
-        rack_power_w=np.array([[100.0], [200.0], [300.0]]),
-    )
-
-
-def test_a_frame_gives_the_newest_values_and_the_history_within_a_span() -> None:
-    assert _frame().latest(Signal.POWER).tolist() == [3.0, 30.0]
-    assert _frame().window(Signal.POWER, timedelta(seconds=30)).tolist() == [[2.0, 20.0], [3.0, 30.0]]
-    assert _frame().rack_window(timedelta(seconds=30)).tolist() == [[200.0], [300.0]]
-
-
-def test_a_signal_that_nobody_exports_is_unknown_for_every_gpu() -> None:
-    assert np.isnan(_frame().latest(Signal.XID)).tolist() == [True, True]
-    assert np.isnan(_frame().window(Signal.XID, timedelta(minutes=1))).tolist() == [[True, True]]
-
-
-def test_a_frame_is_as_long_as_it_has_gpus_and_racks() -> None:
-    assert (len(_frame().gpus), len(_frame().racks)) == (2, 1)
-
-
-@pytest.mark.parametrize(
-    ("component", "row"),
-    [(gpu("B"), 1), (gpu("C"), None), (rack("r1"), 0), (rack("r2"), None), (node("n1"), 0), (node("n2"), None)],
-)
-def test_a_component_is_found_on_the_axis_of_its_kind(component: Component, row: int | None) -> None:
-    assert _frame().row_of(component) == row
-
-
-@pytest.mark.parametrize(
-    ("component", "age_s"),
-    [
-        (gpu("A"), 7.0),
-        (gpu("B"), None),
-        (gpu("Z"), None),
-        (node("n1"), 7.0),
-        (node("n2"), None),
-        (Component(ComponentKind.JOB, job="j1"), 7.0),
-        (rack("r1"), 0.0),
-        (rack("r2"), None),
-        (Component(ComponentKind.POWER_FEED, link="A"), None),
-    ],
-    ids=str,
-)
-def test_what_is_known_of_a_component_is_as_old_as_the_newest_sample_of_its_parts(
-    component: Component, age_s: float | None
-) -> None:
-    seen = replace(_frame(), age_s=np.array([7.0, np.nan]))
-    assert seen.age_of(component) == pytest.approx(np.nan if age_s is None else age_s, nan_ok=True)
-
-
-def test_rack_power_that_is_unknown_now_has_no_age() -> None:
-    bare = _frame()
-    dark = replace(bare, racks=replace(bare.racks, power_w=np.array([[100.0], [200.0], [np.nan]])))
-    assert np.isnan(dark.age_of(rack("r1")))
 
 
 def test_nothing_that_was_not_observed_is_healthy() -> None:

@@ -71,8 +71,9 @@ def test_the_same_xid_after_a_gap_is_not_another_one() -> None:
 
 def test_counts_by_code_tell_of_the_same_one_again_and_again() -> None:
     watch = Watch()
-    for seconds, count in ((0, 1.0), (30, 1.0), (60, 3.0), (90, 2.0), (120, 3.0)):  # it falls as its window moves on
-        frame = watch.see(seconds, {RECENT: [(labels(xid="13"), count)]})
+    counts = (1.0, 1.0, 3.0, 2.0, 3.0)  # it falls as its window moves on
+    frames = [watch.see(30 * turn, {RECENT: [(labels(xid="13"), count)]}) for turn, count in enumerate(counts)]
+    frame = frames[-1]
     assert seen(frame) == [(0, 13, "recent", False)]
     assert frame.xids.counts.tolist() == [4]
 
@@ -135,26 +136,55 @@ def test_what_was_seen_before_a_reset_does_not_count_any_more() -> None:
     assert frame.xid_codes(0, (119,)) == ()
 
 
-def test_a_gpu_that_lags_behind_its_neighbours_by_more_than_a_scrape_is_missing() -> None:
+# Where nobody marks the end of a series, its last sample is shown until it is too old.
+
+
+@pytest.mark.parametrize(
+    ("newest_ago_s", "behind_s", "presence"),
+    [
+        (2.0, 0.0, Presence.CURRENT),
+        (2.0, 15.0, Presence.CURRENT),
+        (2.0, 15.5, Presence.MISSING),
+        (1.5, 15.5, Presence.CURRENT),
+        (1.5, 60.0, Presence.CURRENT),
+        (20.0, 30.0, Presence.MISSING),
+    ],
+    ids=[
+        "on the newest page",
+        "half a scrape behind",
+        "more than half a scrape behind",
+        "the newest page may not be complete yet",
+        "nor has it to be, however far it is behind",
+        "one scrape behind, long after",
+    ],
+)
+def test_a_gpu_that_is_not_on_a_page_which_shows_its_neighbours_is_missing(
+    newest_ago_s: float, behind_s: float, presence: Presence
+) -> None:
     watch = Watch()
     both = {TEMPERATURE: [(labels(0), 50.0), (labels(1), 50.0)]}
-    watch.see(0, both)
-    watch.see(30, both)
-    # Where nobody marks the end of a series, its last sample is shown until it is too old.
-    frame = watch.see(60, both, gpu1=30.0)
-    assert frame.presence.tolist() == [Presence.CURRENT, Presence.CURRENT], "a scrape may be under way"
-    frame = watch.see(90, both, gpu1=60.0)
-    assert frame.presence.tolist() == [Presence.CURRENT, Presence.MISSING]
-    frame = watch.see(120, both)
+    for seconds in (0, 30):
+        watch.see(seconds, both, gpu0=newest_ago_s, gpu1=newest_ago_s)
+    frame = watch.see(60, both, gpu0=newest_ago_s, gpu1=newest_ago_s + behind_s)
+    assert frame.presence.tolist() == [Presence.CURRENT, presence]
+    frame = watch.see(90, both, gpu0=newest_ago_s, gpu1=newest_ago_s)
+    assert frame.presence.tolist() == [Presence.CURRENT, Presence.CURRENT], "it is back with its next sample"
+
+
+def test_half_of_a_scrape_is_measured_at_the_exporter_itself() -> None:
+    watch = Watch()
+    both = {TEMPERATURE: [(labels(0), 50.0), (labels(1), 50.0)]}
+    for seconds in (0, 60):
+        watch.see(seconds, both, gpu0=5.0, gpu1=5.0)
+    frame = watch.see(120, both, gpu0=5.0, gpu1=30.0)
     assert frame.presence.tolist() == [Presence.CURRENT, Presence.CURRENT]
 
 
 def test_neighbours_that_are_all_late_are_missing_nothing() -> None:
     watch = Watch()
     both = {TEMPERATURE: [(labels(0), 50.0), (labels(1), 50.0)]}
-    for seconds, age in ((0, 0.0), (30, 0.0), (60, 30.0), (90, 60.0)):
-        frame = watch.see(seconds, both, gpu0=age, gpu1=age)
-    assert frame.presence.tolist() == [Presence.CURRENT, Presence.CURRENT]
+    frames = [watch.see(30 * turn, both, gpu0=age, gpu1=age) for turn, age in enumerate((0.0, 0.0, 30.0, 60.0))]
+    assert frames[-1].presence.tolist() == [Presence.CURRENT, Presence.CURRENT]
 
 
 def test_a_job_is_held_from_the_reading_that_first_shows_it() -> None:

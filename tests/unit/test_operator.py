@@ -44,13 +44,6 @@ def break_gpu(site: Site, node: str = SICK, gpu: int = 1) -> None:
     site.fleet.inject(Fault(ECC, 0, node=node, gpu=gpu))
 
 
-def repair(site: Site, node: str = SICK) -> None:
-    """The GPUs were reset: counters since the driver was loaded are back at nothing, as is the XID."""
-    gpus = site.fleet.layout.gpus_of_node(node)
-    state = site.fleet._state  # noqa: SLF001 - the simulation has no repair yet
-    state.dbe_volatile[gpus] = state.xid[gpus] = state.remap_pending[gpus] = 0
-
-
 def asked_for_drain(site: Site) -> Incident:
     add_training(site.cluster, SICK)
     break_gpu(site)
@@ -257,8 +250,9 @@ def test_an_approved_plan_that_is_held_for_too_long_is_not_started_days_later(si
     site.answer(approve=True)
     site.let_pass(31 * 60)
     site.ticks(2)
-    assert site.incident().state is IncidentState.ESCALATED
-    assert "held until it expired" in site.incident().story
+    held = site.incident(FailureMode.GPU_UNCORRECTABLE_ECC)
+    assert held.state is IncidentState.ESCALATED
+    assert "held until it expired" in held.story
     site.telemetry.silent.clear()
     site.ticks(5)
     assert site.cluster.effects == ()
@@ -352,11 +346,11 @@ def test_the_same_fault_after_its_incident_ended_opens_nothing(site: Site) -> No
     assert site.incident().persists
 
 
-def test_a_fault_that_went_away_and_came_back_is_a_new_incident(site: Site) -> None:
+def test_a_fault_that_a_person_took_over_and_that_comes_back_is_a_new_incident(site: Site) -> None:
     asked_for_drain(site)
     site.answer(approve=False)
     site.ticks(2)
-    repair(site)
+    site.fleet.mend(SICK)
     site.ticks(20)
     assert not site.incident().persists
     break_gpu(site)
@@ -365,9 +359,34 @@ def test_a_fault_that_went_away_and_came_back_is_a_new_incident(site: Site) -> N
     assert (newest.state, oldest.state) == (IncidentState.AWAITING_APPROVAL, IncidentState.ESCALATED)
 
 
+def test_a_fault_that_went_away_by_itself_and_is_soon_back_opens_its_incident_and_asks_again(site: Site) -> None:
+    first = asked_for_drain(site)
+    site.fleet.mend(SICK)
+    site.ticks(20)
+    assert site.incident().state is IncidentState.RESOLVED
+    break_gpu(site)
+    site.ticks(2)
+    again = site.incident()
+    assert (again.id, again.state, again.reopened) == (first.id, IncidentState.AWAITING_APPROVAL, 1)
+    assert [question.id for question in site.pending()] == [again.approval_id]
+    assert again.approval_id != first.approval_id
+
+
+def test_a_fault_that_comes_back_long_after_it_went_away_by_itself_is_a_new_incident(site: Site) -> None:
+    asked_for_drain(site)
+    site.fleet.mend(SICK)
+    site.ticks(20)
+    site.ticks(85, seconds=20)
+    break_gpu(site)
+    site.ticks(2)
+    newest, oldest = site.journal.incidents()
+    assert (newest.state, oldest.state) == (IncidentState.AWAITING_APPROVAL, IncidentState.RESOLVED)
+    assert (newest.reopened, oldest.reopened) == (0, 0)
+
+
 def test_a_fault_that_goes_away_while_it_is_asked_about_takes_its_question_along(site: Site) -> None:
     asked_for_drain(site)
-    repair(site)
+    site.fleet.mend(SICK)
     site.ticks(20)
     assert site.incident().state is IncidentState.RESOLVED
     assert [approval.state for approval in site.journal.approvals()] == [ApprovalState.VOID]
@@ -375,10 +394,10 @@ def test_a_fault_that_goes_away_while_it_is_asked_about_takes_its_question_along
 
 def test_silence_is_not_health(site: Site) -> None:
     asked_for_drain(site)
-    repair(site)
+    site.fleet.mend(SICK)
     site.telemetry.silent.add(SICK)
     site.ticks(30)
-    assert site.incident().state is IncidentState.AWAITING_APPROVAL
+    assert site.incident(FailureMode.GPU_UNCORRECTABLE_ECC).state is IncidentState.AWAITING_APPROVAL
 
 
 def test_two_gpus_of_one_node_are_one_question_and_one_drain(site: Site) -> None:

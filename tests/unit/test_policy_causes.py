@@ -2,65 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from healer.domain.component import Component, ComponentKind
+from healer.domain.component import Component
 from healer.domain.finding import FailureMode as Mode
-from healer.domain.finding import Finding, Findings, Health, Judgement
-from healer.domain.frame import Frame
-from healer.domain.incident import Incident, IncidentState
-from healer.domain.topology import Place
-from healer.policy.causes import EXPLAINS
-from healer.policy.correlation import correlate
+from healer.domain.finding import Finding, Health
+from healer.domain.incident import IncidentState
+from healer.policy.causes import EXPLAINS, Case, roots, rows_of
 from tests.frames import frame_of
-from tests.unit.core_samples import CLEAR_AFTER, after, judged
+from tests.unit.core_samples import after, judged
+from tests.unit.lives import FLEET, JOB, NODE, RACK, FleetLife, gpu_at, sick
 
-NODES, GPUS = 8, 8
-
-
-def _gpu(node: int, index: int, *, job: str | None = "j1") -> Component:
-    rack = f"r{node // 4}"
-    return Component(ComponentKind.GPU, rack=rack, node=f"n{node}", gpu=str(index), uuid=f"U{node}-{index}", job=job)
-
-
-FLEET = tuple(_gpu(node, index, job="j1" if node < 4 else "j2") for node in range(NODES) for index in range(GPUS))
-NODE = [Component(ComponentKind.NODE, rack=f"r{n // 4}", node=f"n{n}") for n in range(NODES)]
-RACK = [Component(ComponentKind.RACK, rack=f"r{r}") for r in range(2)]
-JOB = [Component(ComponentKind.JOB, job=name) for name in ("j1", "j2")]
-PLACES = {f"n{n}": Place(rack=f"r{n // 4}", feed="A", switch="leaf-1" if n < 6 else "leaf-2") for n in range(NODES)}
-
-
-def found(mode: Mode, where: Component, health: Health = Health.FAILED, *, culprit: Component | None = None) -> Finding:
-    return Finding(mode, where, health, 1.0, f"{mode} it is", culprit=culprit)
-
-
-def at(seconds: float) -> Frame:
-    return frame_of(FLEET, at=after(seconds), times=[-30.0, 0.0], places=PLACES)
-
-
-class Life:
-    def __init__(self) -> None:
-        self.incidents: dict[str, Incident] = {}
-
-    def turn(self, seconds: float, *findings: Finding, judgements: Sequence[Judgement] = ()) -> None:
-        live = [each for each in self.incidents.values() if not each.state.ended or each.persists]
-        told = Findings(findings, tuple(judgements))
-        changed = correlate(live, told, at(seconds), clear_after=CLEAR_AFTER)
-        self.incidents |= {each.id: each for each in changed}
-
-    def open(self) -> list[tuple[Mode, str]]:
-        return sorted((i.failure_mode, i.component.key) for i in self.incidents.values() if not i.state.ended)
-
-    def only(self) -> Incident:
-        (one,) = self.incidents.values()
-        return one
-
-
-LOST = found(Mode.GPU_FELL_OFF_BUS, _gpu(0, 3))
-STALLED = found(Mode.JOB_STALLED, JOB[0])
+LOST = sick(Mode.GPU_FELL_OFF_BUS, gpu_at(0, 3))
+STALLED = sick(Mode.JOB_STALLED, JOB[0])
 
 
 def test_nothing_explains_what_stands_above_it() -> None:
@@ -74,23 +33,23 @@ def test_nothing_explains_what_stands_above_it() -> None:
     ("cause", "effect"),
     [
         (LOST, STALLED),
-        (LOST, found(Mode.GPU_XID, _gpu(0, 3))),
-        (LOST, found(Mode.NVLINK_ERRORS, _gpu(0, 5))),
-        (found(Mode.GPU_UNCORRECTABLE_ECC, _gpu(1, 0)), found(Mode.GPU_ROW_REMAP_PENDING, _gpu(1, 0))),
-        (found(Mode.GPU_UNCORRECTABLE_ECC, _gpu(1, 0)), found(Mode.JOB_STALLED, JOB[0], culprit=_gpu(2, 2))),
-        (found(Mode.GPU_THROTTLED, _gpu(1, 0)), found(Mode.JOB_STRAGGLER, JOB[0], culprit=_gpu(1, 0))),
-        (found(Mode.RACK_COOLING_DEGRADED, RACK[0]), found(Mode.GPU_THERMAL_LIMIT, _gpu(3, 7))),
-        (found(Mode.RACK_POWER_FEED_LOST, RACK[1]), found(Mode.GPU_POWER_BRAKE, NODE[5])),
-        (found(Mode.NODE_UNREACHABLE, NODE[2]), found(Mode.TELEMETRY_LOST, NODE[2])),
-        (found(Mode.NODE_UNREACHABLE, NODE[2]), STALLED),
-        (found(Mode.TELEMETRY_LOST, RACK[0]), found(Mode.TELEMETRY_LOST, NODE[2])),
-        (STALLED, found(Mode.JOB_STRAGGLER, JOB[0])),
+        (LOST, sick(Mode.GPU_XID, gpu_at(0, 3))),
+        (LOST, sick(Mode.NVLINK_ERRORS, gpu_at(0, 5))),
+        (sick(Mode.GPU_UNCORRECTABLE_ECC, gpu_at(1, 0)), sick(Mode.GPU_ROW_REMAP_PENDING, gpu_at(1, 0))),
+        (sick(Mode.GPU_UNCORRECTABLE_ECC, gpu_at(1, 0)), sick(Mode.JOB_STALLED, JOB[0], culprit=gpu_at(2, 2))),
+        (sick(Mode.GPU_THROTTLED, gpu_at(1, 0)), sick(Mode.JOB_STRAGGLER, JOB[0], culprit=gpu_at(1, 0))),
+        (sick(Mode.RACK_COOLING_DEGRADED, RACK[0]), sick(Mode.GPU_THERMAL_LIMIT, gpu_at(3, 7))),
+        (sick(Mode.RACK_POWER_FEED_LOST, RACK[1]), sick(Mode.GPU_POWER_BRAKE, NODE[5])),
+        (sick(Mode.NODE_UNREACHABLE, NODE[2]), sick(Mode.TELEMETRY_LOST, NODE[2])),
+        (sick(Mode.NODE_UNREACHABLE, NODE[2]), STALLED),
+        (sick(Mode.TELEMETRY_LOST, RACK[0]), sick(Mode.TELEMETRY_LOST, NODE[2])),
+        (STALLED, sick(Mode.JOB_STRAGGLER, JOB[0])),
     ],
     ids=lambda one: f"{one.failure_mode} of {one.component}",
 )
 def test_an_effect_is_a_symptom_of_its_cause(cause: Finding, effect: Finding) -> None:
-    life = Life()
-    life.turn(0, effect, cause)
+    life = FleetLife()
+    life.look(0, effect, cause)
     assert life.open() == [(cause.failure_mode, cause.component.key)]
     assert [(s.failure_mode, s.component) for s in life.only().symptoms] == [(effect.failure_mode, effect.component)]
 
@@ -98,29 +57,29 @@ def test_an_effect_is_a_symptom_of_its_cause(cause: Finding, effect: Finding) ->
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (LOST, found(Mode.JOB_STALLED, JOB[1])),
-        (LOST, found(Mode.GPU_XID, _gpu(0, 4))),
-        (LOST, found(Mode.NVLINK_ERRORS, _gpu(1, 5))),
-        (found(Mode.GPU_THROTTLED, _gpu(1, 0)), found(Mode.JOB_STRAGGLER, JOB[0], culprit=_gpu(2, 0))),
-        (found(Mode.RACK_COOLING_DEGRADED, RACK[0]), found(Mode.GPU_THERMAL_LIMIT, _gpu(4, 7))),
-        (found(Mode.RACK_COOLING_DEGRADED, RACK[0]), found(Mode.GPU_UNCORRECTABLE_ECC, _gpu(3, 7))),
-        (found(Mode.GPU_ROW_REMAP_PENDING, _gpu(1, 0)), found(Mode.JOB_STALLED, JOB[0])),
+        (LOST, sick(Mode.JOB_STALLED, JOB[1])),
+        (LOST, sick(Mode.GPU_XID, gpu_at(0, 4))),
+        (LOST, sick(Mode.NVLINK_ERRORS, gpu_at(1, 5))),
+        (sick(Mode.GPU_THROTTLED, gpu_at(1, 0)), sick(Mode.JOB_STRAGGLER, JOB[0], culprit=gpu_at(2, 0))),
+        (sick(Mode.RACK_COOLING_DEGRADED, RACK[0]), sick(Mode.GPU_THERMAL_LIMIT, gpu_at(4, 7))),
+        (sick(Mode.RACK_COOLING_DEGRADED, RACK[0]), sick(Mode.GPU_UNCORRECTABLE_ECC, gpu_at(3, 7))),
+        (sick(Mode.GPU_ROW_REMAP_PENDING, gpu_at(1, 0)), sick(Mode.JOB_STALLED, JOB[0])),
     ],
     ids=lambda one: f"{one.failure_mode} of {one.component}",
 )
 def test_what_has_nothing_to_do_with_each_other_is_two_incidents(one: Finding, other: Finding) -> None:
-    life = Life()
-    life.turn(0, one, other)
+    life = FleetLife()
+    life.look(0, one, other)
     assert len(life.open()) == 2
     assert not any(incident.symptoms for incident in life.incidents.values())
 
 
 def test_a_chain_of_effects_hangs_on_its_deepest_cause() -> None:
-    life = Life()
-    straggler = found(Mode.JOB_STRAGGLER, JOB[0], culprit=_gpu(0, 1))
-    life.turn(
-        0, straggler, found(Mode.GPU_THROTTLED, _gpu(0, 1)), found(Mode.GPU_COOLING_DEGRADED, _gpu(0, 1)),
-        found(Mode.RACK_COOLING_DEGRADED, RACK[0], Health.DEGRADED),
+    life = FleetLife()
+    straggler = sick(Mode.JOB_STRAGGLER, JOB[0], culprit=gpu_at(0, 1))
+    life.look(
+        0, straggler, sick(Mode.GPU_THROTTLED, gpu_at(0, 1)), sick(Mode.GPU_COOLING_DEGRADED, gpu_at(0, 1)),
+        sick(Mode.RACK_COOLING_DEGRADED, RACK[0], Health.DEGRADED),
     )  # fmt: skip
     assert life.open() == [(Mode.RACK_COOLING_DEGRADED, "rack/r0")]
     assert len(life.only().symptoms) == 3
@@ -129,10 +88,10 @@ def test_a_chain_of_effects_hangs_on_its_deepest_cause() -> None:
 
 
 def test_a_cause_that_is_noticed_after_its_effect_takes_over_its_incident() -> None:
-    life = Life()
-    life.turn(0, STALLED)
+    life = FleetLife()
+    life.look(0, STALLED)
     first = life.only()
-    life.turn(60, STALLED, LOST)
+    life.look(60, STALLED, LOST)
     assert life.only().id == first.id
     assert (life.only().failure_mode, life.only().component) == (LOST.failure_mode, LOST.component)
     assert life.only().story == "what was found first as JobStalled of job j1 has this cause"
@@ -140,151 +99,128 @@ def test_a_cause_that_is_noticed_after_its_effect_takes_over_its_incident() -> N
 
 
 def test_of_several_effects_the_oldest_becomes_the_cause_and_the_others_end() -> None:
-    life = Life()
-    one, other = found(Mode.NVLINK_ERRORS, _gpu(0, 5)), found(Mode.NVLINK_ERRORS, _gpu(0, 6))
-    life.turn(0, one)
-    life.turn(30, one, other)
-    life.turn(60, one, other, LOST)
+    life = FleetLife()
+    one, other = sick(Mode.NVLINK_ERRORS, gpu_at(0, 5)), sick(Mode.NVLINK_ERRORS, gpu_at(0, 6))
+    life.look(0, one)
+    life.look(30, one, other)
+    life.look(60, one, other, LOST)
     assert life.open() == [(Mode.GPU_FELL_OFF_BUS, "gpu/U0-3")]
     (ended,) = [incident for incident in life.incidents.values() if incident.state.ended]
-    assert (ended.component, ended.state) == (_gpu(0, 6), IncidentState.RESOLVED)
+    assert (ended.component, ended.state) == (gpu_at(0, 6), IncidentState.RESOLVED)
     assert ended.story.startswith("explained by inc-")
 
 
-def test_an_incident_that_somebody_acts_upon_is_left_to_him() -> None:
-    life = Life()
-    life.turn(0, STALLED)
-    life.incidents = {i.id: replace(i, state=IncidentState.REMEDIATING) for i in life.incidents.values()}
-    life.turn(60, STALLED, LOST)
+def test_an_effect_that_outlives_its_cause_is_an_incident_again() -> None:
+    life = FleetLife()
+    one, other = sick(Mode.NVLINK_ERRORS, gpu_at(0, 5)), sick(Mode.NVLINK_ERRORS, gpu_at(0, 6))
+    life.look(0, one, other)
+    life.look(30, one, other, LOST)
+    mended = judged(*[Health.HEALTHY] * len(FLEET), mode=Mode.GPU_FELL_OFF_BUS)
+    for seconds in range(60, 3600, 30):
+        life.look(seconds, one, other, judgements=[mended])
+    assert life.open() == [(Mode.NVLINK_ERRORS, "gpu/U0-5"), (Mode.NVLINK_ERRORS, "gpu/U0-6")]
+
+
+def test_a_cause_that_is_noticed_while_a_person_is_asked_about_its_effect_takes_over_the_question() -> None:
+    life = FleetLife()
+    life.look(0, sick(Mode.GPU_UNCORRECTABLE_ECC, gpu_at(0, 3)))
+    life.become(IncidentState.AWAITING_APPROVAL)
+    life.look(60, sick(Mode.GPU_UNCORRECTABLE_ECC, gpu_at(0, 3)), sick(Mode.GPU_ROW_REMAP_FAILED, gpu_at(0, 3)))
+    assert life.open() == [(Mode.GPU_ROW_REMAP_FAILED, "gpu/U0-3")]
+    assert life.only().state is IncidentState.AWAITING_APPROVAL
+
+
+@pytest.mark.parametrize("state", [IncidentState.REMEDIATING, IncidentState.VERIFYING])
+def test_an_incident_that_somebody_acts_upon_is_left_to_him(state: IncidentState) -> None:
+    life = FleetLife()
+    life.look(0, STALLED)
+    life.become(state)
+    life.look(60, STALLED, LOST)
     assert life.open() == [(Mode.GPU_FELL_OFF_BUS, "gpu/U0-3"), (Mode.JOB_STALLED, "job/j1")]
 
 
-def test_what_began_long_before_is_not_explained() -> None:
-    life = Life()
-    life.turn(0, STALLED)
-    life.turn(3600, STALLED, LOST)
-    assert len(life.open()) == 2
+@pytest.mark.parametrize(
+    ("noticed", "incidents"),
+    [(900, 1), (901, 2)],
+    ids=["a quarter of an hour after its effect", "later than that"],
+)
+def test_what_began_long_before_is_not_explained(noticed: int, incidents: int) -> None:
+    life = FleetLife()
+    life.look(0, STALLED)
+    life.look(noticed, STALLED, LOST)
+    assert len(life.open()) == incidents
 
 
-def test_a_fault_that_a_job_has_lived_with_for_long_is_not_why_it_stalls() -> None:
-    life = Life()
-    life.turn(0, found(Mode.GPU_XID, _gpu(0, 3)))
-    for seconds in range(30, 7200, 600):
-        life.turn(seconds, found(Mode.GPU_XID, _gpu(0, 3)))
-    life.turn(7200, found(Mode.GPU_XID, _gpu(0, 3)), found(Mode.JOB_STALLED, JOB[0], culprit=_gpu(2, 2)))
-    assert len(life.open()) == 2
+@pytest.mark.parametrize(
+    ("lived_s", "blamed", "incidents"),
+    [(1800, (2, 2), 1), (1801, (2, 2), 2), (7200, (0, 3), 1), (7200, None, 2)],
+    ids=["a new fault", "an old one", "an old one that is blamed", "an old one, and nobody is blamed"],
+)
+def test_a_fault_that_a_job_has_lived_with_for_long_is_not_why_it_stalls(
+    lived_s: int, blamed: tuple[int, int] | None, incidents: int
+) -> None:
+    xid = sick(Mode.GPU_XID, gpu_at(0, 3))
+    life = FleetLife()
+    for seconds in range(0, lived_s, 300):
+        life.look(seconds, xid)
+    life.look(lived_s, xid, sick(Mode.JOB_STALLED, JOB[0], culprit=None if blamed is None else gpu_at(*blamed)))
+    assert len(life.open()) == incidents
+
+
+def test_what_is_merely_slow_explains_a_job_only_if_that_blames_nobody_else() -> None:
+    slow = sick(Mode.PCIE_DEGRADED, gpu_at(0, 3))
+    for culprit, incidents in ((None, 1), (gpu_at(0, 3), 1), (NODE[0], 1), (gpu_at(0, 4), 2)):
+        life = FleetLife()
+        life.look(0, slow, sick(Mode.JOB_STALLED, JOB[0], culprit=culprit))
+        assert len(life.open()) == incidents
+
+
+_WHERE = (*FLEET[:4], FLEET[8], FLEET[40], *NODE[:2], NODE[5], *RACK, *JOB)
+
+
+@settings(deadline=None)
+@given(
+    found=st.lists(
+        st.tuples(st.sampled_from(list(Mode)), st.sampled_from(_WHERE), st.integers(0, 3)),
+        unique_by=lambda one: one[:2],
+        max_size=12,
+    ),
+    order=st.randoms(use_true_random=False),
+)
+def test_whatever_is_found_ends_at_a_cause_that_nothing_explains_and_never_mind_the_order(
+    found: list[tuple[Mode, Component, int]], order: Random
+) -> None:
+    frame = frame_of(FLEET)
+    cases = [
+        Case(f"{mode}@{where.key}", mode, rows_of(where, frame), after(600.0 * turn)) for mode, where, turn in found
+    ]
+    root_of = roots(cases, frame)
+    assert all(root_of[root] == root for root in root_of.values())
+    shuffled = order.sample(cases, len(cases))
+    assert roots(shuffled, frame) == root_of
 
 
 def test_a_cause_whose_finding_is_gone_still_explains_while_its_incident_lives() -> None:
-    life = Life()
-    life.turn(0, LOST)
-    life.turn(30, STALLED)
+    life = FleetLife()
+    life.look(0, LOST)
+    life.look(30, STALLED)
     assert life.open() == [(Mode.GPU_FELL_OFF_BUS, "gpu/U0-3")]
 
 
 def test_symptoms_are_told_once_and_are_not_without_end() -> None:
-    life = Life()
+    life = FleetLife()
     for seconds in (0, 30, 60):
-        throttled = [found(Mode.GPU_THROTTLED, _gpu(node, index)) for node in range(4) for index in range(5)]
-        hot = [found(Mode.GPU_THERMAL_LIMIT, _gpu(node, 7)) for node in range(2)]
-        life.turn(seconds, found(Mode.RACK_COOLING_DEGRADED, RACK[0]), *throttled, *hot)
+        throttled = [sick(Mode.GPU_THROTTLED, gpu_at(node, index)) for node in range(4) for index in range(5)]
+        hot = [sick(Mode.GPU_THERMAL_LIMIT, gpu_at(node, 7)) for node in range(2)]
+        life.look(seconds, sick(Mode.RACK_COOLING_DEGRADED, RACK[0]), *throttled, *hot)
     assert len(life.only().symptoms) == 20
     assert str(life.only().symptoms[0]) == "GpuThrottled of GPU 0 of n0: GpuThrottled it is"
 
 
 def test_the_effects_of_an_ended_incident_open_nothing() -> None:
-    life = Life()
-    life.turn(0, LOST)
+    life = FleetLife()
+    life.look(0, LOST)
     life.incidents = {i.id: replace(i, state=IncidentState.ESCALATED) for i in life.incidents.values()}
-    life.turn(30, LOST, STALLED)
+    life.look(30, LOST, STALLED)
     assert life.open() == []
     assert life.only().symptoms == ()
-
-
-# Common causes
-
-
-def test_most_gpus_of_a_node_at_once_are_the_node() -> None:
-    life = Life()
-    life.turn(0, *(found(Mode.GPU_POWER_BRAKE, _gpu(2, index)) for index in range(6)))
-    assert life.open() == [(Mode.GPU_POWER_BRAKE, "node/n2")]
-    assert life.only().reasons[0].startswith("6 of 8 GPUs, such as GPU 0 of n2: ")
-
-
-def test_some_gpus_of_a_node_are_each_one() -> None:
-    life = Life()
-    life.turn(0, *(found(Mode.GPU_UNCORRECTABLE_ECC, _gpu(2, index)) for index in range(5)))
-    assert len(life.open()) == 5
-
-
-@pytest.mark.parametrize(
-    ("of_nodes", "of_rack"),
-    [
-        (Mode.TELEMETRY_LOST, Mode.TELEMETRY_LOST),
-        (Mode.NODE_UNREACHABLE, Mode.NODE_UNREACHABLE),
-        (Mode.GPU_COOLING_DEGRADED, Mode.RACK_COOLING_DEGRADED),
-    ],
-)
-def test_most_nodes_of_a_rack_at_once_are_the_rack(of_nodes: Mode, of_rack: Mode) -> None:
-    life = Life()
-    life.turn(0, *(found(of_nodes, NODE[n]) for n in (4, 5, 6)))
-    assert life.open() == [(of_rack, "rack/r1")]
-    assert life.only().reasons[0].startswith("3 of 4 nodes, such as node n4: ")
-
-
-def test_two_nodes_of_four_are_two_nodes() -> None:
-    life = Life()
-    life.turn(0, *(found(Mode.TELEMETRY_LOST, NODE[n]) for n in (4, 5)))
-    assert len(life.open()) == 2
-
-
-def test_ports_of_most_nodes_of_a_switch_are_the_switch() -> None:
-    life = Life()
-    life.turn(0, *(found(Mode.FABRIC_LINK_FLAP, NODE[n]) for n in range(5)))
-    assert life.open() == [(Mode.FABRIC_LINK_FLAP, "link/leaf-1")]
-
-
-def test_nodes_of_one_feed_across_racks_are_the_feed() -> None:
-    life = Life()
-    life.turn(0, *(found(Mode.GPU_POWER_BRAKE, NODE[n]) for n in (0, 1, 4, 5, 6, 7)))
-    nodes = [(Mode.GPU_POWER_BRAKE, "node/n0"), (Mode.GPU_POWER_BRAKE, "node/n1")]
-    assert life.open() == [*nodes, (Mode.GPU_POWER_BRAKE, "rack/r1")]
-
-
-def test_what_only_a_part_still_has_is_the_whole_s_as_long_as_that_lives() -> None:
-    life = Life()
-    life.turn(0, *(found(Mode.GPU_POWER_BRAKE, _gpu(2, index)) for index in range(8)))
-    life.turn(30, found(Mode.GPU_POWER_BRAKE, _gpu(2, 1)))
-    assert life.open() == [(Mode.GPU_POWER_BRAKE, "node/n2")]
-
-
-def test_a_whole_is_healthy_again_when_its_parts_are_seen_healthy() -> None:
-    life = Life()
-    mode = Mode.GPU_POWER_BRAKE
-    life.turn(0, *(found(mode, _gpu(2, index)) for index in range(8)))
-    healthy = judged(*[Health.HEALTHY] * len(FLEET), mode=mode)
-    half = judged(*[Health.HEALTHY if g % 2 else Health.UNKNOWN for g in range(len(FLEET))], mode=mode)
-    for seconds in range(30, 331, 30):
-        life.turn(seconds, judgements=[half])
-    assert life.only().state is IncidentState.OPEN, "half of its parts were not seen"
-    for seconds in range(360, 481, 30):
-        life.turn(seconds, judgements=[healthy])
-    assert life.only().state is IncidentState.RESOLVED
-
-
-def test_a_rack_that_was_found_by_its_nodes_is_healthy_when_they_are() -> None:
-    life = Life()
-    mode = Mode.NODE_UNREACHABLE
-    life.turn(0, *(found(mode, NODE[n]) for n in range(4)))
-    healthy = judged(*[Health.HEALTHY] * NODES, mode=mode, kind=ComponentKind.NODE)
-    for seconds in range(30, 151, 30):
-        life.turn(seconds, judgements=[healthy])
-    assert life.only().state is IncidentState.RESOLVED
-
-
-def test_what_is_no_part_of_the_fleet_is_never_gathered() -> None:
-    life = Life()
-    strangers = [Component(ComponentKind.GPU, gpu=str(i), uuid=f"X{i}") for i in range(4)]
-    elsewhere = [Component(ComponentKind.GPU, node="n99", gpu=str(i), uuid=f"Y{i}") for i in range(4)]
-    life.turn(0, *(found(Mode.GPU_POWER_BRAKE, one) for one in (*strangers, *elsewhere)))
-    assert len(life.open()) == 8

@@ -227,3 +227,28 @@ def test_a_hundred_thousand_gpus_can_be_stepped() -> None:
     assert fleet.layout.n_gpus == 100_000
     assert len(fleet.rack_power_w()) == 1000
     assert len(fleet.read("gpu-12500").gpus) == 8
+
+
+def test_mending_a_node_ends_what_a_reset_ends_on_all_of_its_gpus_and_on_no_others() -> None:
+    fleet = SimulatedFleet(nodes=2)
+    for node in fleet.layout.nodes:
+        fleet.inject(Fault(FaultKind.UNCORRECTABLE_ECC, 0.0, node=node, gpu=3))
+    fleet.mend("gpu-001")
+    mended, other = fleet.read("gpu-001").state, fleet.read("gpu-002").state
+    for name in ("xid", "dbe_volatile", "remap_pending"):
+        assert getattr(mended, name).max() == 0, name
+        assert getattr(other, name)[3] > 0, name
+    assert mended.dbe_aggregate[3] == 1, "what the board has lived through is not forgotten"
+
+
+def test_mending_a_node_does_not_end_what_still_acts_on_it() -> None:
+    fleet = SimulatedFleet(nodes=2)
+    fleet.inject(Fault(FaultKind.GPU_LOST, 0.0, node="gpu-001", gpu=3))
+    fleet.mend("gpu-001")
+    fleet.advance(5.0)
+    assert fleet.read("gpu-001").gpus == (0, 1, 2, 4, 5, 6, 7)
+
+
+def test_only_a_node_that_exists_is_mended() -> None:
+    with pytest.raises(NotFound):
+        SimulatedFleet(nodes=2).mend("gpu-009")

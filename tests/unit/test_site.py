@@ -115,8 +115,9 @@ def test_interfaces_of_containers_are_no_ports() -> None:
 
 def test_counters_of_ports_grow_and_are_remembered() -> None:
     watch = Watch()
-    for minute in range(60):
-        frame = watch.see({"node_infiniband_link_downed_total": [port("gpu-1", "mlx5_0", float(minute // 20))]})
+    counts = [float(turn // 20) for turn in range(60)]
+    frames = [watch.see({"node_infiniband_link_downed_total": [port("gpu-1", "mlx5_0", count)]}) for count in counts]
+    frame = frames[-1]
     assert frame.ports.signals.growth(PortSignal.LINK_DOWNED, timedelta(minutes=10))[0] == 1
     assert frame.ports.past.growth(PortSignal.LINK_DOWNED)[0] == 1
 

@@ -19,6 +19,7 @@ Block: TypeAlias = dict[str, object]
 _MOST_SECTION = 3000  # characters that Slack takes in a section's text
 _MOST_HEADER = 150
 _MOST_LINE = 300  # of one untrusted text; five times that when escaped still fits a section
+_MOST_JOBS = 3
 _SLACK_PERSON = re.compile(r"slack:([UW][A-Z0-9]{1,30})")
 
 
@@ -53,7 +54,9 @@ _TITLES: Mapping[ApprovalState, str] = {
 def _case(approval: Approval, incident: Incident) -> Iterable[Block]:
     """What failed, what would be done about it, and what stands in the way."""
     plan = approval.plan
-    yield _section([_failure(incident), *(escape(reason) for reason in incident.reasons)])
+    why, disputed = incident.reasons[:1], incident.reasons[1:]
+    disagreement = (f"*Sources disagree:* {escape(text)}" for text in disputed)
+    yield _section([_failure(incident), *(escape(text) for text in why), *_reach(incident), *disagreement])
     yield _section(["*What would be done*", *_effects(plan)])
     if plan.impediments:
         yield _section(["*In the way*", *(f"• {escape(text)}" for text in plan.impediments)])
@@ -64,6 +67,24 @@ def _failure(incident: Incident) -> str:
     mark = ":red_circle:" if incident.severity is Severity.CRITICAL else ":large_orange_circle:"
     what = f"{mark} *{escape(incident.failure_mode)}* on *{escape(str(incident.component))}*"
     return f"{what}: {incident.severity}, score {incident.score:.2f} ({incident.basis})"
+
+
+def _reach(incident: Incident) -> Iterable[str]:
+    """Who is to blame, who is hurt, and how much else it explains; nothing of what there is not."""
+    if incident.culprit is not None:
+        rack = f" in rack {incident.culprit.rack}" if incident.culprit.rack else ""
+        yield f"*To blame:* {escape(f'{incident.culprit}{rack}')}"
+    if incident.jobs:
+        more = f" and {len(incident.jobs) - _MOST_JOBS} more" if len(incident.jobs) > _MOST_JOBS else ""
+        yield f"*Jobs hurt:* {escape(', '.join(incident.jobs[:_MOST_JOBS]))}{more}"
+    if incident.symptoms:
+        yield f"*Explains:* {_counted(len(incident.symptoms), 'symptom')}"
+    if incident.reopened:
+        yield f"*Came back:* {_counted(incident.reopened, 'time')} after it had gone away by itself"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _effects(plan: Plan) -> Iterable[str]:
@@ -88,8 +109,8 @@ def outcome(approval: Approval) -> str:
 
 def fallback(approval: Approval, incident: Incident) -> str:
     """What notifications and screen readers say."""
-    what = f"{incident.failure_mode} on {incident.component}: approve {approval.plan.playbook}?"
-    return escape(what)
+    blame = f" ({incident.culprit} is to blame)" if incident.culprit else ""
+    return escape(f"{incident.failure_mode} on {incident.component}{blame}: approve {approval.plan.playbook}?")
 
 
 def _who(person: Person | None) -> str:

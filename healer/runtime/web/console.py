@@ -26,8 +26,6 @@ from healer.runtime.snapshot import Snapshot
 from healer.runtime.web.auth import COOKIE, SESSION_LIFE, Identity, Role, Unauthenticated
 from healer.runtime.web.decisions import checked_id, decide
 from healer.runtime.web.overview import (
-    SPARK_HEIGHT,
-    SPARK_WIDTH,
     FleetPanel,
     IncidentPanel,
     Records,
@@ -37,6 +35,7 @@ from healer.runtime.web.overview import (
     newest_first,
     question,
 )
+from healer.runtime.web.plots import SPARK_HEIGHT, SPARK_WIDTH
 from healer.runtime.web.readiness import why_not_ready
 from healer.runtime.web.silence_views import maintenance_view, silence_view
 from healer.runtime.web.silences import Wish, add_silence, expire_silence, silenced
@@ -263,6 +262,13 @@ def _age(at: datetime, now: datetime) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(utc.isoformat(), exact, text)
 
 
+def _span(start: datetime, end: datetime) -> str:
+    """From when to when, the day only where it is needed."""
+    first, last = start.astimezone(UTC), end.astimezone(UTC)
+    day = "" if first.date() == last.date() else "%Y-%m-%d "
+    return f"{first:%Y-%m-%d %H:%M:%S} to {last:{day}%H:%M:%S} UTC"
+
+
 def _distance(seconds: float) -> str:
     span = abs(seconds)
     for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
@@ -280,5 +286,5 @@ def _kilowatts(watts: float) -> str:
 
 _environment = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined)
 _environment.trim_blocks = _environment.lstrip_blocks = True
-_environment.filters |= {"age": _age, "kilowatts": _kilowatts}
+_environment.filters |= {"age": _age, "kilowatts": _kilowatts, "span": _span}
 _environment.globals |= {"spark_width": SPARK_WIDTH, "spark_height": SPARK_HEIGHT}

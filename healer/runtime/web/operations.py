@@ -20,21 +20,20 @@ from healer.runtime.web.fleet_views import (
     node_views,
     telemetry_view,
 )
-from healer.runtime.web.silence_views import SilenceList, SilenceView, maintenance_view, silence_view
-from healer.runtime.web.silences import Wish, add_silence, expire_silence, silenced
-from healer.runtime.web.site import BadRequest, Site, checked_reason, decoded
-from healer.runtime.web.views import (
+from healer.runtime.web.record_views import (
     ApprovalView,
     AuditView,
-    IncidentView,
     RunDetailView,
     RunView,
     approval_view,
     audit_view,
-    incident_view,
     run_detail_view,
     run_view,
 )
+from healer.runtime.web.silence_views import SilenceList, SilenceView, maintenance_view, silence_view
+from healer.runtime.web.silences import Wish, add_silence, expire_silence, silenced
+from healer.runtime.web.site import BadRequest, Site, checked_reason, decoded
+from healer.runtime.web.views import IncidentView, incident_view
 from healer.schema import parse_duration
 
 _DEFAULT_LIMIT = 100

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-import numpy as np
-
 from healer.domain.approval import Approval, ApprovalState
-from healer.domain.frame import Floats, Frame
+from healer.domain.finding import Evidence
+from healer.domain.frame import Frame
 from healer.domain.incident import Incident
 from healer.domain.run import EffectRecord, Run, RunState
 from healer.domain.silence import Silenced
@@ -21,38 +20,13 @@ from healer.policy.silencing import matchers_of
 from healer.runtime.snapshot import Snapshot
 from healer.runtime.web.auth import Identity, Role
 from healer.runtime.web.fleet_views import Condition, NodeView, conditions, node_views
+from healer.runtime.web.plots import PowerPlot, Trace, power_plot, trace
 from healer.runtime.web.silence_views import MaintenanceView, SilenceView
 
-SPARK_WIDTH, SPARK_HEIGHT = 160.0, 32.0
-_MOST_POINTS = 80
 _MOST_CELLS = 2048  # GPUs; a larger fleet shows only the nodes that have something to see
 _MOST_RACKS, _MOST_NODES = 60, 64
 _NUMBERED = re.compile(r"(\D*)([0-9]{0,15})")
 _QUIET = frozenset({Condition.HEALTHY, Condition.PARTIAL})
-
-
-@dataclass(frozen=True, slots=True)
-class PowerPlot:
-    """Rack power against its budget, in the units of an SVG of SPARK_WIDTH by SPARK_HEIGHT.
-
-    Attributes:
-        lines: one polyline per stretch without a gap.
-        budget_y: where the budget lies; None without a budget.
-    """
-
-    power_w: float | None
-    budget_w: float | None
-    lines: tuple[str, ...]
-    budget_y: float | None
-
-    @property
-    def over(self) -> bool:
-        return self.power_w is not None and self.budget_w is not None and self.power_w > self.budget_w
-
-    @property
-    def share(self) -> float | None:
-        """Of the budget, 0 to 1 and more."""
-        return None if self.power_w is None or self.budget_w is None else self.power_w / self.budget_w
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +82,10 @@ class IncidentPanel:
     def matchers(self) -> str:
         """What the reader would silence."""
         return " ".join(str(matcher) for matcher in matchers_of(self.incident.component))
+
+    @property
+    def evidence(self) -> tuple[tuple[Evidence, Trace | None], ...]:
+        return tuple((each, trace(each)) for each in self.incident.evidence)
 
 
 class StepMark(StrEnum):
@@ -204,27 +182,7 @@ def _plots(frame: Frame) -> Iterable[tuple[str, PowerPlot]]:
     if not len(frame.racks.power_w):
         return
     for row, component in enumerate(frame.racks.components):
-        yield str(component.rack), _plot(frame.racks.power_w[:, row], float(frame.racks.budget_w[row]))
-
-
-def _plot(power_w: Floats, budget_w: float) -> PowerPlot:
-    """`power_w`: (n_ticks,) oldest first, NaN where unknown."""
-    history = power_w[:: -max(1, -(-len(power_w) // _MOST_POINTS))][::-1]
-    top = np.nanmax([*history, budget_w, 1.0]) * 1.03
-    bottom = np.nanmin([*history, budget_w, top]) * 0.97  # not zero: a rack's power moves in its upper third
-    xs = np.linspace(0.0, SPARK_WIDTH, len(history)) if len(history) > 1 else np.array([SPARK_WIDTH])
-    ys = SPARK_HEIGHT * (top - history) / (top - bottom)
-    known = np.isfinite(ys)
-    edges = np.flatnonzero(np.diff(known.astype(np.int8))) + 1
-    stretches = [part for part in np.split(np.arange(len(ys)), edges) if known[part[0]]]
-    lines = tuple(" ".join(f"{xs[i]:.1f},{ys[i]:.1f}" for i in part) for part in stretches)
-    latest, budgeted = float(power_w[-1]), bool(np.isfinite(budget_w))
-    return PowerPlot(
-        power_w=latest if np.isfinite(latest) else None,
-        budget_w=budget_w if budgeted else None,
-        lines=lines,
-        budget_y=round(float(SPARK_HEIGHT * (top - budget_w) / (top - bottom)), 1) if budgeted else None,
-    )
+        yield str(component.rack), power_plot(frame.racks.power_w[:, row], float(frame.racks.budget_w[row]))
 
 
 def _mark(run: Run, index: int) -> StepMark:

@@ -8,7 +8,7 @@ import msgspec
 
 from healer.domain.maintenance import MaintenanceWindow
 from healer.domain.silence import Silence
-from healer.runtime.web.views import PersonView, person_view
+from healer.runtime.web.record_views import PersonView, person_view
 
 
 class SilenceView(msgspec.Struct, frozen=True):

@@ -30,11 +30,20 @@ class Recorder(Generic[S]):
     """Attributes:
     steps: whether a signal is one of which only the changes are kept.
     remembered: the signals that somebody wants to compare with their past.
+    tallied: those of the remembered counters that are no measure of health, but a tally: the sick are counted, too.
     """
 
-    def __init__(self, *, span: timedelta, steps: Callable[[S], bool], remembered: Collection[S] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        span: timedelta,
+        steps: Callable[[S], bool],
+        remembered: Collection[S] = (),
+        tallied: Collection[S] = (),
+    ) -> None:
         self.steps = steps
         self.remembered = frozenset(remembered)
+        self.tallied = frozenset(tallied)
         self._span_s = span.total_seconds()
         self._gauges: Tracks[S] = Tracks()
         self._changes: Changes[S] = Changes()
@@ -112,7 +121,8 @@ class Recorder(Generic[S]):
             if not self.steps(signal) and (row := self._gauges.oldest(signal)) is not None:
                 self._open.add(signal, row, learnt)
             elif signal in dropped:
-                self._open.add_growth(signal, dropped[signal], learnt)
+                counts = np.ones_like(learnt) if signal in self.tallied else learnt
+                self._open.add_growth(signal, dropped[signal], counts)
                 self._shown = None
 
     def _close(self, slot: _Slot[S]) -> None:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from healer.domain.axes import Floats, GroupAxis, Ints
+from healer.domain.axes import Bools, Floats, GroupAxis, Ints
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import Fleet
 from healer.domain.frame import NodeAxis, PortAxis
@@ -30,6 +30,7 @@ from healer.telemetry.identity import TopologyRules, host_of
 
 _UNSEEN = -2
 _OTHER = -1
+_TALLIED_OF_PORTS = frozenset({PortSignal.LINK_DOWNED, PortSignal.CARRIER_CHANGES})
 _REMEMBERED_OF_PORTS = frozenset(PortSignal) - MOVING_PORT_SIGNALS - {PortSignal.ACTIVE}
 
 K = TypeVar("K")
@@ -46,14 +47,21 @@ class Site:
         self._ports: _Rows[_PortKey] = _Rows()
         self._node_record: Recorder[NodeSignal] = Recorder(span=span, steps=lambda _signal: False)
         self._port_record: Recorder[PortSignal] = Recorder(
-            span=span, steps=lambda signal: signal not in MOVING_PORT_SIGNALS, remembered=_REMEMBERED_OF_PORTS
+            span=span,
+            steps=lambda signal: signal not in MOVING_PORT_SIGNALS,
+            remembered=_REMEMBERED_OF_PORTS,
+            tallied=_TALLIED_OF_PORTS,
         )
         self._unanswered: frozenset[str] = frozenset()
         self._node_names = _Names()
         self._port_names = _Names()
 
-    def add(self, reading: Reading, fleet: Fleet | None) -> None:
-        """Take one reading in, and what the scheduler says of its nodes, if it can be asked."""
+    def add(self, reading: Reading, fleet: Fleet | None, sick_ports: Bools | None = None) -> None:
+        """Take one reading in, and what the scheduler says of its nodes, if it can be asked.
+
+        Args:
+            sick_ports: (n_ports of the last `ports`,) what is not learnt as normal; None for none.
+        """
         at_s = reading.at.timestamp()
         of_nodes: dict[NodeSignal, list[tuple[Ints, Floats]]] = {}
         of_ports: dict[PortSignal, list[tuple[Ints, Floats]]] = {}
@@ -75,7 +83,7 @@ class Site:
             ):
                 of_nodes.setdefault(signal, []).append((rows, np.array(told)))
         self._node_record.append(at_s, _dense(of_nodes, len(self._nodes)), len(self._nodes))
-        self._port_record.append(at_s, _dense(of_ports, len(self._ports)), len(self._ports))
+        self._port_record.append(at_s, _dense(of_ports, len(self._ports)), len(self._ports), sick_ports)
         self._unanswered = frozenset(name for labels in reading.down if (name := self._node_key(labels)) is not None)
 
     def nodes(self, groups: GroupAxis) -> NodeAxis:

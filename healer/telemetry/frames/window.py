@@ -76,17 +76,20 @@ class Window:
         fleet: Fleet | None = None,
         testimonies: tuple[Testimony, ...] = (),
         sick: Bools | None = None,
+        sick_ports: Bools | None = None,
     ) -> Frame:
         """Take one reading in and return the frame as of its time.
 
         Args:
             topology: what is configured to know better than labels do where a GPU is, and whose.
             fleet: what the scheduler says of the nodes; None where nobody can be asked.
-            sick: (n_gpus of the frame before,) what was found sick in it: that is not learnt as normal.
+            sick, sick_ports: (n_gpus, n_ports of the frame before,) what was found sick in it: that is not learnt as
+                normal.
         """
         at_s = reading.at.timestamp()
         if at_s < self._at_s:
             self._restart()  # the clock was set back: what lies ahead of it is no history
+            sick_ports = None
         self._at_s = at_s
         self._roster.meet(reading.label_sets)
         self._grow(len(self._roster))
@@ -110,7 +113,7 @@ class Window:
         self._note_xids(reading, tick, known_before)
         self._anew.note(tick.values, at_s, len(self._roster))
         self._record.append(at_s, tick.values, len(self._roster), sick)
-        self._site.add(reading, fleet)
+        self._site.add(reading, fleet, sick_ports)
         self._racks.add(reading)
         presence = self._forget(at_s, presence)
         return self._frame(reading, presence, tick.homeless, testimonies)

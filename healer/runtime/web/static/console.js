@@ -1,4 +1,4 @@
-// Keeps ages current, keeps opened rows open, and says so when healer no longer answers: a page that has lost its
+// Keeps ages current, keeps opened rows open, opens the one that the address names, and says so when healer no longer answers: a page that has lost its
 // source must not go on looking healthy.
 "use strict";
 
@@ -47,7 +47,10 @@
     for (const id of open) document.getElementById(id)?.setAttribute("open", "");
     tick();
   });
+  const unfold = () => document.getElementById(location.hash.slice(1))?.setAttribute("open", "");
+  addEventListener("hashchange", unfold);
   document.addEventListener("DOMContentLoaded", () => {
+    unfold();
     const live = document.getElementById("live");
     offset = Date.parse(live.dataset.now) - Date.now();
     tick();
