@@ -27,11 +27,13 @@ from healer.sdk import (
     Floats,
     Frame,
     Health,
+    Ints,
     NodeSignal,
     Presence,
     Report,
     Said,
     Signal,
+    Signals,
     evidence,
     findings,
 )
@@ -69,7 +71,8 @@ class Settings:
     all_lost_after_s: the same where most of the fleet is silent at once: the source pauses, or its server restarts.
     unreachable_after_s: with a second witness it needs no more than this.
     fields_lost_after_s: a field that a GPU, or all GPUs of a node, lack for so long is lost.
-    most: more than this share of the nodes silent at once is the source's trouble, not theirs.
+    most: this share of the nodes in service silent at once is the source's trouble, not theirs; just this share is a
+        rack's, where they are all of it.
     """
 
     lost_after_s: float = 180.0
@@ -101,7 +104,10 @@ class _Nodes:
         frozen: whether it is because its exporter repeats itself.
         unreachable: silent, and a second witness says that it is gone.
         on_purpose: out of service because somebody wants it so, or no longer known to the scheduler.
-        everywhere: (scalar) whether most of the fleet is silent.
+        rack: which rack it is in, -1 for none.
+        whole_rack: silent, and so is its rack.
+        in_service: (scalar) how many nodes are not out of service.
+        everywhere: (scalar) whether most of these are silent.
     """
 
     def __init__(self, frame: Frame, settings: Settings) -> None:
@@ -118,18 +124,45 @@ class _Nodes:
         self.frozen: Bools = groups.count(frame.presence == Presence.FROZEN) > 0
         self.silent: Bools = self.silent_s >= settings.unreachable_after_s
         ready, cordoned = told.latest(NodeSignal.READY), told.latest(NodeSignal.CORDONED)
-        forgotten = np.isnan(ready) & (
-            _known_before(told.window(NodeSignal.READY, timedelta(hours=1)))
-            | (np.count_nonzero(np.isfinite(ready)) > 0.5 * n)
-        )
-        self.on_purpose: Bools = (cordoned == 1) | (self.silent & forgotten)
+        self.on_purpose: Bools = (cordoned == 1) | (self.silent & _forgotten(told))
         self.unreachable: Bools = self.silent & ((ready == 0) | frame.nodes.unanswered) & ~self.on_purpose
-        self.everywhere = n >= _FEWEST_NODES and np.count_nonzero(self.silent) > settings.most * n
+        self.rack = _rack_of_nodes(frame)
+        self.whole_rack = _of_silent_racks(self.rack, self.silent)
+        self.in_service = n - int(np.count_nonzero(self.on_purpose))
+        self.everywhere = self.in_service >= _FEWEST_NODES and self._most(settings.most)
+
+    def _most(self, share: float) -> bool:
+        lost = self.silent & ~self.on_purpose
+        count, most = np.count_nonzero(lost), share * self.in_service
+        return bool(count > most or (count == most and not self.whole_rack[lost].all()))
 
 
-def _known_before(history: Floats) -> Bools:
-    before: Bools = np.logical_or.reduce(np.isfinite(history), axis=0)
-    return before
+def _forgotten(told: Signals[NodeSignal]) -> Bools:
+    """(n_nodes,) of which the scheduler does not tell any more, while it tells of others: else it is itself unheard."""
+    known = np.isfinite(told.latest(NodeSignal.READY))
+    before = np.isfinite(told.window(NodeSignal.READY, timedelta(hours=1))).any(axis=0)
+    forgotten: Bools = ~known & ((before & known.any()) | (np.count_nonzero(known) > 0.5 * len(known)))
+    return forgotten
+
+
+def _rack_of_nodes(frame: Frame) -> Ints:
+    """(n_nodes,) the row of the rack that each is in, -1 for none."""
+    nodes, racks = frame.nodes.groups.of_gpu, frame.racks.groups.of_gpu
+    there = (nodes >= 0) & (racks >= 0)
+    rack = np.full(len(frame.nodes), -1, dtype=np.int64)
+    rack[nodes[there]] = racks[there]
+    return rack
+
+
+def _of_silent_racks(rack: Ints, silent: Bools) -> Bools:
+    """(n_nodes,) which are silent as nearly all of their rack is."""
+    known = rack >= 0
+    n_racks = int(rack.max(initial=-1)) + 1
+    all_of = np.bincount(rack[known], minlength=n_racks)
+    silent_of = np.bincount(rack[known & silent], minlength=n_racks)
+    whole = np.zeros(len(rack), dtype=np.bool_)
+    whole[known] = (silent_of >= np.maximum(0.75 * all_of, 2))[rack[known]]
+    return whole & silent
 
 
 def _unreachable(frame: Frame, nodes: _Nodes) -> Findings:
@@ -148,7 +181,7 @@ def _unreachable(frame: Frame, nodes: _Nodes) -> Findings:
 
 
 def _lost_nodes(frame: Frame, settings: Settings, nodes: _Nodes, fields: Mapping[int, Sequence[Signal]]) -> Findings:
-    lost = (_together(frame, nodes) >= settings.lost_after_s) & ~nodes.unreachable & ~nodes.on_purpose
+    lost = (_together(nodes) >= settings.lost_after_s) & ~nodes.unreachable & ~nodes.on_purpose
     health = np.full(len(frame.nodes), Health.UNKNOWN, dtype=np.int8)
     health[nodes.silent_s == 0] = Health.HEALTHY
     for row in fields:
@@ -166,20 +199,14 @@ def _lost_nodes(frame: Frame, settings: Settings, nodes: _Nodes, fields: Mapping
     return findings(MODES[0], ComponentKind.NODE, health, frame.nodes.components, describe)
 
 
-def _together(frame: Frame, nodes: _Nodes) -> Floats:
+def _together(nodes: _Nodes) -> Floats:
     """(n_nodes,) for how long each is silent; of a rack that falls silent together, as long as its last node is."""
-    rack_of_node = np.full(len(frame.nodes), -1, dtype=np.int64)
-    there = (frame.nodes.groups.of_gpu >= 0) & (frame.racks.groups.of_gpu >= 0)
-    rack_of_node[frame.nodes.groups.of_gpu[there]] = frame.racks.groups.of_gpu[there]
-    known = rack_of_node >= 0
-    n_racks = len(frame.racks)
-    all_of = np.bincount(rack_of_node[known], minlength=n_racks)
-    silent_of = np.bincount(rack_of_node[known & nodes.silent], minlength=n_racks)
-    latest = np.full(n_racks, np.inf)
-    np.minimum.at(latest, rack_of_node[known & nodes.silent], nodes.silent_s[known & nodes.silent])
-    whole = np.zeros(len(frame.nodes), dtype=np.bool_)
-    whole[known] = (silent_of >= np.maximum(0.75 * all_of, 2))[rack_of_node[known]]
-    return np.where(whole & nodes.silent, latest[np.maximum(rack_of_node, 0)] if n_racks else 0.0, nodes.silent_s)
+    whole = nodes.whole_rack
+    latest = np.full(int(nodes.rack.max(initial=-1)) + 1, np.inf)
+    np.minimum.at(latest, nodes.rack[whole], nodes.silent_s[whole])
+    together = nodes.silent_s.copy()
+    together[whole] = latest[nodes.rack[whole]]
+    return together
 
 
 def _no_longer_given(fields: Sequence[Signal]) -> str:
@@ -268,10 +295,10 @@ def _lost_gpus(frame: Frame, settings: Settings, nodes: _Nodes, fields: Mapping[
 def _lost_source(frame: Frame, settings: Settings, nodes: _Nodes) -> Findings:
     """Most of the fleet at once: one finding of the source, not one of each node."""
     silent = nodes.silent & ~nodes.on_purpose
-    count, of = int(np.count_nonzero(silent)), len(frame.nodes)
+    count, of = int(np.count_nonzero(silent)), nodes.in_service
     if not nodes.everywhere:
-        return Findings(reports=(Report(MODES[0], SOURCE, Health.HEALTHY),)) if of else Findings()
-    for_s = float(np.median(nodes.silent_s[silent])) if count else 0.0
+        return Findings(reports=(Report(MODES[0], SOURCE, Health.HEALTHY),)) if len(frame.nodes) else Findings()
+    for_s = float(np.median(nodes.silent_s[silent]))
     if for_s < settings.all_lost_after_s:
         return Findings()
     members = tuple(frame.nodes.components[row] for row in np.flatnonzero(silent).tolist())

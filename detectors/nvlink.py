@@ -4,9 +4,9 @@ Mechanism: a link of the NVLink fabric corrects what arrives damaged by sending 
 not enough; both cost time, and a gang waits for its slowest link. When training fails the link is down, and with it
 whatever the GPU was doing with its neighbours. A few checksum errors in days are within the specification.
 Sources: DCGM fields 409, 419, 429, 1200 and following (checksum, replay and recovery errors), 966 (link state), 170
-(fabric manager's registration), NVIDIA's Xid catalogue (74; 144 to 150 with their sub-codes on NVLink 5). Link-down
-was raised on 214 of 288 nodes at once by a rule without memory (NVSentinel 1701), all planned reboots; a fabric
-mask that is not zero is no fault (EKS NMA 181).
+(fabric manager's registration), NVIDIA's Xid catalogue (74; 144 to 150 with their sub-codes on NVLink 5, which only the
+kernel log tells: where it is read, they decide). Link-down was raised on 214 of 288 nodes at once by a rule without
+memory (NVSentinel 1701), all planned reboots; a fabric mask that is not zero is no fault (EKS NMA 181).
 Cost of a false positive: a node drained from a running gang.
 """
 
@@ -18,6 +18,7 @@ from datetime import timedelta
 import numpy as np
 
 from healer.sdk import (
+    Action,
     Bools,
     ComponentKind,
     FailureMode,
@@ -59,6 +60,18 @@ REMEMBERS = (*_DAMAGED, *_TRAINED_ANEW)
 
 _CODES = codes_of(FailureMode.NVLINK_ERRORS)
 _SUBCODE_DECIDES = frozenset(range(144, 151))
+_TAKES_GPU_AWAY = frozenset(
+    {
+        Action.RESET_GPU,
+        Action.DRAIN_AND_RESET,
+        Action.RESET_BUS,
+        Action.RESET_FABRIC,
+        Action.RESTART_VM,
+        Action.RESTART_BM,
+        Action.RESTART_SYSTEM,
+        Action.CHECK_MECHANICALS,
+    }
+)
 _REGISTRATION_FAILED, _UNHEALTHY = 4, 2
 
 
@@ -107,12 +120,15 @@ def _errors(frame: Frame, settings: Settings) -> Findings:
     many &= damaged >= settings.ratio * usual
     often = trained >= settings.recoveries
     told = frame.xids_since_reset(_CODES)
+    lines = {(row, line.code): line for row, line in frame.xid_lines(_CODES)}
+    fatal = [row for row, line in frame.xid_lines(_SUBCODE_DECIDES) if line.action in _TAKES_GPU_AWAY]
 
     health = np.full(n, Health.UNKNOWN, dtype=np.int8)
     known |= frame.latest(Signal.XID) == 0
     health[known & ~frame.xids_since_reset(_CODES, standing=True)] = Health.HEALTHY
     health[many | often | told] = Health.DEGRADED
     health[(lost > 0) | frame.xids_since_reset(set(_CODES) - _SUBCODE_DECIDES)] = Health.FAILED
+    health[fatal] = Health.FAILED
 
     def describe(row: int) -> Said:
         span_min = settings.window_s / 60
@@ -121,9 +137,11 @@ def _errors(frame: Frame, settings: Settings) -> Findings:
             parts.append(f"{damaged[row]:.0f} damaged packets on its NVLinks in {span_min:g} minutes")
         if often[row] or lost[row] > 0:
             parts.append(f"trained anew {trained[row]:.0f} times, {lost[row]:.0f} of them in vain")
-        parts += [f"XID {code}" for code in frame.xid_codes(row, _CODES)]
+        codes = frame.xid_codes(row, _CODES)
+        parts += [f"XID {code}" + (f": {lines[row, code].why}" if (row, code) in lines else "") for code in codes]
         grown = [counter for counter in counters if frame.growth(counter, span)[row] > 0]
-        return Said("; ".join(parts), evidence(frame, *grown, Signal.XID, row=row))
+        disputed = tuple(said for code in codes if (row, code) in lines for said in lines[row, code].said)
+        return Said("; ".join(parts), evidence(frame, *grown, Signal.XID, row=row), disputed=disputed)
 
     return findings(MODES[0], ComponentKind.GPU, health, frame.gpus.components, describe)
 
@@ -139,16 +157,20 @@ def _down(frame: Frame, settings: Settings) -> Findings:
     unregistered = lasting(frame.window(Signal.FABRIC_STATUS, timedelta(minutes=2)) == _REGISTRATION_FAILED, 2)
     unhealthy = lasting(frame.window(Signal.FABRIC_HEALTH, timedelta(minutes=2)) == _UNHEALTHY, 2)
     silent, talks, usual = _silent(frame, settings)
+    lines = {row: line for row, line in frame.xid_lines(_CODES) if line.mode is FailureMode.NVLINK_DOWN}
 
     health = np.full(len(frame.gpus), Health.UNKNOWN, dtype=np.int8)
     health[(state[-1] > 0) | (talks & np.isnan(state[-1]))] = Health.HEALTHY
     health[silent | unhealthy] = Health.DEGRADED
     health[fell | unregistered] = Health.FAILED
+    health[[*lines]] = Health.FAILED
 
     def describe(row: int) -> Said:
         parts = ["one of its NVLinks is down"] if fell[row] else []
         if unregistered[row]:
             parts.append("its registration with the NVLink fabric has failed")
+        if row in lines:
+            parts.append(f"XID {lines[row].code}: {lines[row].why}")
         if unhealthy[row]:
             parts.append("the NVLink fabric calls it unhealthy")
         if silent[row]:

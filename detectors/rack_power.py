@@ -81,7 +81,7 @@ def _feed_lost(frame: Frame, settings: Settings) -> Findings:
     racks = frame.racks
     measured = ~np.isnan(racks.power_w[-1])
     blind = _meter_blind(frame, settings)
-    unloaded, dead = _dead_feeds(frame, settings)
+    dead, doubtful = _dead_feeds(frame, settings)
     of_feed = [racks.rows[f"rack/{feed.rack}"] for feed in racks.feeds]
     lost: dict[int, list[int]] = {}
     for feed in np.flatnonzero(dead).tolist():
@@ -89,7 +89,7 @@ def _feed_lost(frame: Frame, settings: Settings) -> Findings:
 
     health = np.full(len(racks), Health.UNKNOWN, dtype=np.int8)
     health[measured] = Health.HEALTHY
-    health[[of_feed[feed] for feed in np.flatnonzero(unloaded).tolist()]] = Health.UNKNOWN
+    health[[of_feed[feed] for feed in np.flatnonzero(doubtful).tolist()]] = Health.UNKNOWN
     health[blind] = Health.DEGRADED
     health[list(lost)] = Health.FAILED
 
@@ -118,12 +118,12 @@ def _feed_lost(frame: Frame, settings: Settings) -> Findings:
 
 
 _LASTING_TICKS = 2
-_BEFORE = timedelta(minutes=10)
 
 
 def _dead_feeds(frame: Frame, settings: Settings) -> tuple[Bools, Bools]:
-    """(n_feeds,) which carry nothing, or are not measured, while another one of their rack is; and which of these once
-    did: as long as that is remembered they are lost, and from then on unknown.
+    """(n_feeds,) which are lost, and of which nobody can say it: they carry nothing, or are not measured, while another
+    one of their rack is. Those that are remembered to have carried are lost once that lasts. One that is not may be a
+    spare, or may have been lost for longer than anybody remembers.
     """
     racks = frame.racks
     if not racks.feeds:
@@ -141,8 +141,8 @@ def _dead_feeds(frame: Frame, settings: Settings) -> tuple[Bools, Bools]:
     for number, row in enumerate(rows.tolist()):
         others = [other for other in np.flatnonzero(rows == row).tolist() if other != number]
         seen[:, number] = (np.nan_to_num(racks.feed_w[:, others]) > 0).any(axis=1) if others else False
-    unloaded = lasting((share < settings.dead_share) & seen, _LASTING_TICKS)
-    return unloaded, once & unloaded
+    unloaded = (share < settings.dead_share) & seen
+    return once & lasting(unloaded, _LASTING_TICKS), ~once & unloaded[-1]
 
 
 def _meter_blind(frame: Frame, settings: Settings) -> Bools:

@@ -74,7 +74,8 @@ _NO_TENSOR, _NO_DRAM, _FEW_SMS, _NO_COPIES = 0.02, 0.06, 0.35, 0.05
 _WORK = ((Signal.TENSOR_ACTIVE, _NO_TENSOR), (Signal.DRAM_ACTIVE, _NO_DRAM))
 _BELOW_LOAD = 0.7  # of the power at which the job works
 _BELOW_LIMIT = 0.62  # of the power limit, where nobody has seen it work
-_FEWEST_RANKS = 2
+_FEWEST_RANKS, _FEWEST_LOOKS = 2, 3
+_LOOKED_AWAY, _LOOKED_AWAY_S = 2.5, 90.0  # times the usual time between looks, and seconds: longer is a gap
 _MOST = 0.5  # of the ranks
 _DUMPS_COUNT = 15  # times as long
 _GPUS_PER_NODE = 8
@@ -90,7 +91,8 @@ def detect(frame: Frame, settings: Settings) -> Findings:
         waiting = _waiting(frame, ceiling, -1, slice(None))
         known = ~np.isnan(frame.latest(Signal.UTILIZATION)) & frame.current
         seen, wait = jobs.count(known), jobs.count(waiting & known)
-        health[seen >= np.maximum(0.5 * jobs.sizes, 1)] = Health.HEALTHY
+        # Most of those who are seen have to be at work: who waits may have waited for long, unseen.
+        health[(seen >= np.maximum(_MOST * jobs.sizes, 1)) & (wait < _MOST * seen)] = Health.HEALTHY
         suspects = (jobs.sizes >= _FEWEST_RANKS) & (wait >= 1) & (jobs.sizes - wait <= _most_others(jobs.sizes))
         for job in np.flatnonzero(suspects).tolist():
             rows = jobs.members(job)
@@ -165,7 +167,10 @@ def _judged(frame: Frame, settings: Settings, rows: Ints, waiting: Bools, testim
     waits = waiting.sum(axis=1)
     enough = len(rows) - waits <= int(_most_others(np.array([len(rows)]))[0])
     enough[1:-1] |= enough[:-2] & enough[2:] & (waits[1:-1] >= 0.5 * len(rows))  # one odd look at some of them is none
+    enough[: _looked_on_from(frame.times)] = False
     since = len(enough) - int(np.argmin(enough[::-1])) if not enough.all() else 0
+    if len(enough) - since < _FEWEST_LOOKS:
+        return None
     for_s = -float(frame.times[since])
     covered = since == 0  # it has been so for as long as the window remembers
     if covered:
@@ -198,14 +203,32 @@ def _judged(frame: Frame, settings: Settings, rows: Ints, waiting: Bools, testim
     return Said(reason, told, culprit=culprit, disputed=said)
 
 
+def _looked_on_from(times: Floats) -> int:
+    """The first of the looks (n_ticks,) after which nobody looked away: what was not seen was no waiting."""
+    if len(times) < _FEWEST_LOOKS:
+        return 0
+    apart = np.diff(times)
+    gaps = np.flatnonzero(apart > max(_LOOKED_AWAY * float(np.median(apart)), _LOOKED_AWAY_S))
+    return int(gaps[-1]) + 1 if len(gaps) else 0
+
+
 def _rested_s(frame: Frame, rows: Ints) -> float:
-    """For how many seconds the past has nothing of any work of the ranks; what was found stalled is not in it."""
+    """For how many seconds, without a gap, the past has nothing of any work of the ranks; what was found stalled is not
+    in it.
+    """
     past = frame.past
-    busy = [
-        (past.mean(signal)[:, rows] > least).mean(axis=1) > _MOST for signal, least in _WORK if signal in past.means
-    ]
-    worked = np.flatnonzero(np.logical_or.reduce(busy)) if busy else np.empty(0, dtype=np.int64)
-    return frame.at.timestamp() - float(past.times_s[worked[-1]]) if len(worked) else 0.0
+    kept = [(signal, least) for signal, least in _WORK if signal in past.means]
+    rested_s = -float(frame.times[0])
+    if not kept:
+        return rested_s
+    busy = np.logical_or.reduce([(past.mean(signal)[:, rows] > least).mean(axis=1) > _MOST for signal, least in kept])
+    slot_s = past.slot.total_seconds()
+    for ended_s, worked in zip(reversed(past.times_s.tolist()), reversed(busy.tolist()), strict=True):
+        since_s = frame.at.timestamp() - ended_s
+        if worked or since_s - rested_s > 1.5 * slot_s:
+            break
+        rested_s = max(rested_s, since_s + slot_s)
+    return rested_s
 
 
 def _works_on(frame: Frame, others: Ints, since: int) -> bool:

@@ -5,7 +5,8 @@ others): such a code condemns no hardware, unless it comes back on one GPU in jo
 those jobs are spared. A killed job leaves XID 45 on all its GPUs. Codes that nobody knows come up as unknown, never as
 nothing.
 Sources: NVIDIA's Xid catalogue (through healer.telemetry.xids), DCGM field 230 (the last XID; it never clears, so only
-its change is news), dcgm-exporter's counts by code, DCGM field 1523 (the driver's recovery action). Seven tools
+its change is news), dcgm-exporter's counts by code, DCGM field 1523 (the driver's recovery action), lines of the
+kernel's log, whose own words stand above the catalogue (the recovery action behind an XID 154). Seven tools
 disagree on 59 of the 98 codes that NVIDIA gives an action for; XID 45 flagged 77 nodes in 11 racks in one of them.
 Cost of a false positive: a node drained for nothing, or a person called for an application's crash.
 """
@@ -26,6 +27,7 @@ from healer.sdk import (
     Frame,
     Health,
     Ints,
+    KernelLine,
     Said,
     Signal,
     codes_blamed_on,
@@ -75,6 +77,7 @@ def detect(frame: Frame, settings: Settings) -> Findings:
     last = frame.latest(Signal.XID)
     known = ~np.isnan(last) | ~np.isnan(asks) | ~np.isnan(check)
     codes = _by_gpu(frame)
+    lines = {(row, line.code): line for row, line in frame.xid_lines(set().union(*codes.values()))}
     before = np.unique(frame.xids.codes[frame.xids.standing]).tolist()
     standing = frame.xids_since_reset([code for code in before if _counts(code)], standing=True)
     repeated = _repeated(frame, settings)
@@ -82,7 +85,7 @@ def detect(frame: Frame, settings: Settings) -> Findings:
     health = np.full(len(frame.gpus), Health.UNKNOWN, dtype=np.int8)
     health[known & ~standing] = Health.HEALTHY
     for row, found in codes.items():
-        health[row] = max(_health_of(code) for code in found)
+        health[row] = max(_health_of(_action(code, lines.get((row, code)))) for code in found)
     for row in repeated:
         health[row] = max(health[row], Health.DEGRADED)
     # Where there are no XIDs (AMD), the vendor's own check is all there is.
@@ -90,7 +93,8 @@ def detect(frame: Frame, settings: Settings) -> Findings:
     health[asks > 0] = Health.FAILED
 
     def describe(row: int) -> Said:
-        parts = [_told(code) for code in codes.get(row, ())]
+        seen = codes.get(row, ())
+        parts = [_told(code, lines.get((row, code))) for code in seen]
         if row in repeated:
             code, jobs = repeated[row]
             entry = xid(code)
@@ -101,7 +105,8 @@ def detect(frame: Frame, settings: Settings) -> Findings:
             parts.append(f"the driver asks for {wanted}")
         if check[row] >= _FAILED_CHECK:
             parts.append("the vendor's own health check fails")
-        disputed = _disputed(codes.get(row, ()), asks[row], check[row])
+        own = tuple(lines[row, code] for code in seen if (row, code) in lines)
+        disputed = _disputed(seen, own, asks[row], check[row])
         return Said("; ".join(parts), evidence(frame, *READS, row=row), disputed=disputed)
 
     return findings(MODES[0], ComponentKind.GPU, health, frame.gpus.components, describe)
@@ -115,17 +120,23 @@ def _by_gpu(frame: Frame) -> dict[int, tuple[int, ...]]:
 
 
 def _counts(code: int) -> bool:
-    return code not in _ELSEWHERE | _OF_APPLICATIONS | _HARMLESS and _health_of(code) > Health.HEALTHY
+    return code not in _ELSEWHERE | _OF_APPLICATIONS | _HARMLESS and _health_of(xid(code).action) > Health.HEALTHY
 
 
-def _health_of(code: int) -> Health:
-    action = xid(code).action
+def _action(code: int, line: KernelLine | None) -> Action:
+    """What the line itself asks for, else the catalogue."""
+    return xid(code).action if line is None else Action(line.action)
+
+
+def _health_of(action: Action) -> Health:
     if action is Action.IGNORE:
         return Health.HEALTHY
     return Health.DEGRADED if action in _A_PERSON_LOOKS else Health.FAILED
 
 
-def _told(code: int) -> str:
+def _told(code: int, line: KernelLine | None) -> str:
+    if line is not None:
+        return f"XID {code}: {line.why}"
     entry = xid(code)
     if not entry.is_known:
         return f"XID {code} is in no catalogue: what it asks for is unknown"
@@ -157,11 +168,13 @@ def _share_of_others(frame: Frame, code: int, row: int) -> float:
     return shared / max(len(jobs), 1)
 
 
-def _disputed(codes: tuple[int, ...], asks: float, check: float) -> tuple[str, ...]:
-    said = []
+def _disputed(codes: tuple[int, ...], lines: tuple[KernelLine, ...], asks: float, check: float) -> tuple[str, ...]:
+    said = [told for line in lines for told in line.said]
     if codes and asks == 0:
-        wanted = xid(codes[0]).action
-        said.append(f"NVIDIA's catalogue asks for {wanted} after XID {codes[0]}; the driver asks for nothing")
+        of_newest = next((line for line in lines if line.code == codes[0]), None)
+        who = "NVIDIA's catalogue" if of_newest is None else "the kernel log"
+        wanted = _action(codes[0], of_newest)
+        said.append(f"{who} asks for {wanted} after XID {codes[0]}; the driver asks for nothing")
     if codes and check == 0:
         said.append(f"XID {codes[0]} says that something is wrong; the vendor's health check passes")
     return tuple(said)

@@ -23,6 +23,7 @@ from healer.telemetry.identity import NODE_LABELS, TopologyRules
 from healer.telemetry.nccl.file_names import DUMP_NAMES, LOG_NAMES, FileNames
 from healer.telemetry.places.kube import NodeLabels
 from healer.telemetry.places.slurm import NodeWords
+from healer.telemetry.xids.of_gpus import NODE_FOLDERS, LogNames
 
 _SLURM_WORDS = NodeWords()
 
@@ -191,6 +192,25 @@ class NcclSettings(Section):
     logs: NcclLogsSettings = NcclLogsSettings()
 
 
+class KernelLogSettings(Section):
+    """Kernel logs of the nodes, where a log host collects them.
+
+    Attributes:
+        files: patterns of paths, as in a shell; `**` stands for any folders.
+        pattern: a regular expression, searched in the path, with the group node; where it finds nothing, the host in
+            the line counts.
+    """
+
+    files: tuple[str, ...] = ()
+    pattern: str = NODE_FOLDERS
+
+    def model_post_init(self, _context: object) -> None:
+        self.names()
+
+    def names(self) -> LogNames:
+        return LogNames(self.pattern)
+
+
 class TelemetrySettings(Section):
     source: Literal["prometheus", "scrape", "remote_write", "simulator"] = "prometheus"
     interval: Duration = timedelta(seconds=30)
@@ -201,6 +221,7 @@ class TelemetrySettings(Section):
     remote_write: RemoteWriteSettings = RemoteWriteSettings()
     alerts: AlertsSettings = AlertsSettings()
     nccl: NcclSettings = NcclSettings()
+    kernel_log: KernelLogSettings = KernelLogSettings()
 
     def model_post_init(self, _context: object) -> None:
         if self.max_age < self.interval:

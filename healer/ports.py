@@ -18,6 +18,7 @@ from healer.domain.finding import Findings
 from healer.domain.fleet import GpuPower, Node, Workload
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
+from healer.domain.kernel_line import KernelLine
 from healer.domain.reading import Reading
 from healer.domain.run import EffectRecord, Run
 from healer.domain.silence import Silence
@@ -89,6 +90,18 @@ class JobWitness(Protocol):
 
     def warnings(self, now: datetime) -> tuple[str, ...]:
         """Who could not be asked, and what could not be read."""
+        ...
+
+
+class KernelLog(Protocol):
+    """What the kernel logs of the nodes say of GPUs."""
+
+    def lines(self, now: datetime) -> tuple[KernelLine, ...]:
+        """What was written since the last call, each line once. Never raises Unavailable."""
+        ...
+
+    def warnings(self, now: datetime) -> tuple[str, ...]:
+        """What could not be read."""
         ...
 
 

@@ -32,6 +32,7 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, Evidence, FailureMode, Finding, Findings, Health, Judgement, Report
 from healer.domain.frame import Frame, Presence
 from healer.domain.history import Past, Signals, Xids
+from healer.domain.kernel_line import KernelLine
 from healer.domain.signal import NodeSignal, PortSignal, Signal
 from healer.domain.testimony import Progress, Testimony
 from healer.telemetry.catalogue.signals import MEANINGS
@@ -56,6 +57,7 @@ __all__ = [
     "Health",
     "Ints",
     "Judgement",
+    "KernelLine",
     "NodeSignal",
     "Past",
     "PortSignal",

@@ -25,6 +25,7 @@ from healer.runtime.knowledge import Outside
 from healer.runtime.outside import (
     build_cluster,
     build_job_witness,
+    build_kernel_log,
     build_notices,
     build_power,
     build_source,
@@ -74,8 +75,17 @@ def built_daemon(
     slack = config.approvals.slack
     channel = open_channel(slack) if slack is not None else None
     topology, notices = build_topology(config), build_notices(config)
-    witness = build_job_witness(config)
-    outside = Outside(source, cluster, power, channel, topology=topology, notices=notices, witness=witness)
+    witness, kernel_log = build_job_witness(config), build_kernel_log(config)
+    outside = Outside(
+        source,
+        cluster,
+        power,
+        channel,
+        topology=topology,
+        notices=notices,
+        witness=witness,
+        kernel_log=kernel_log,
+    )
     journal = SqlJournal(config.state.url)
     try:
         board, clock = Board(Snapshot(config.mode)), WallClock()
@@ -89,6 +99,8 @@ def built_daemon(
         journal.close()
         if witness is not None:
             witness.close()
+        if kernel_log is not None:
+            kernel_log.close()
 
 
 def simulated_source(server: FleetServer, config: Config) -> ScrapeSource:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from healer.domain.axes import NOWHERE_ROW, Bools, Floats, GpuAxis, GroupAxis, Ints
 from healer.domain.component import Component, ComponentKind
 from healer.domain.history import Past, Signals, Xids
+from healer.domain.kernel_line import KernelLine
 from healer.domain.signal import NodeSignal, PortSignal, Signal
 from healer.domain.testimony import Testimony
 from healer.domain.topology import Place
@@ -201,6 +202,16 @@ class Frame:
         picked = np.flatnonzero((xids.rows == row) & xids.among(codes) & ~xids.standing & self._xids_count())
         newest_first = picked[np.argsort(-xids.last_s[picked], kind="stable")]
         return tuple(dict.fromkeys(xids.codes[newest_first].tolist()))
+
+    def xid_lines(self, codes: Collection[int]) -> tuple[tuple[int, KernelLine], ...]:
+        """By row, what the kernel's log says of these XIDs since the GPU last started anew, oldest first."""
+        xids = self.xids
+        if not xids.lines:
+            return ()
+        picked = np.flatnonzero(xids.among(codes) & ~xids.standing & self._xids_count())
+        picked = picked[np.argsort(xids.last_s[picked], kind="stable")]
+        lines = ((int(xids.rows[entry]), xids.lines[entry]) for entry in picked.tolist())
+        return tuple((row, line) for row, line in lines if line is not None)
 
     def _xids_count(self) -> Bools:
         """(m,) which of the XIDs came after the GPU last started anew."""

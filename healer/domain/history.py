@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from healer.domain.axes import Bools, Floats, Ints, Singles
+from healer.domain.kernel_line import KernelLine
 
 S = TypeVar("S", bound=StrEnum)
 T = TypeVar("T")
@@ -219,6 +220,7 @@ class Xids:
         jobs: (m,) which jobs they were, as numbers; NOWHERE_ROW for none.
         standing: (m,) whether it was there before anybody looked: its time is not known, nor whether it still matters.
         told: (m,) who told: a word for each entry.
+        lines: (m,) of what the kernel's log told, the newest line; empty where it told nothing at all.
     """
 
     rows: Ints
@@ -229,6 +231,7 @@ class Xids:
     jobs: Ints
     standing: Bools
     told: tuple[str, ...]
+    lines: tuple[KernelLine | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -58,6 +58,8 @@ class Incident:
     culprit: of a job or a rack, the part that is to blame.
     symptoms: what else was found that this explains.
     jobs: whose GPUs it touches.
+    since: when the present spell of the fault was first found, None for when it was opened: it may have come back, or
+        turned out to be something else.
     told_at: when reasons and evidence are from, None for when it was opened; they are renewed now and then.
     healthy_since: when the component was first observed healthy again, None while it is not, or while it is unknown.
     gone: its fault was observed to be over, at the end or since.
@@ -77,6 +79,7 @@ class Incident:
     evidence: tuple[Evidence, ...]
     opened_at: datetime
     changed_at: datetime
+    since: datetime | None = None
     told_at: datetime | None = None
     culprit: Component | None = None
     symptoms: tuple[Symptom, ...] = ()
@@ -115,6 +118,11 @@ class Incident:
     @property
     def key(self) -> str:
         return f"{self.failure_mode}@{self.component.key}"
+
+    @property
+    def found_at(self) -> datetime:
+        """When the present spell of the fault was first found."""
+        return self.since or self.opened_at
 
     @property
     def severity(self) -> Severity:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
+from healer.domain.axes import NOWHERE_ROW
 from healer.domain.component import Component
 from healer.domain.finding import FailureMode as Mode
 from healer.domain.frame import Frame
@@ -24,7 +25,8 @@ _FRESH = timedelta(minutes=30)  # after so long a fault that a job has lived wit
 class Reach(Enum):
     """Over which distance a cause has an effect."""
 
-    WITHIN = "within"  # on what is part of it
+    WITHIN = "within"  # on itself, and on what is part of it
+    PARTS = "parts"  # on what is part of it and not all of it
     NEAR = "near"  # on other GPUs of its nodes
     JOB = "job"  # on a job that runs there, which names nobody else as the culprit
     ANY_JOB = "any job"  # on a job that runs there, whomever that suspects: what is this sure outweighs a suspicion
@@ -45,10 +47,11 @@ EXPLAINS: Mapping[Mode, Mapping[Reach, tuple[Mode, ...]]] = {
         Reach.WITHIN: (*_OF_A_GPU, Mode.TELEMETRY_LOST, Mode.FABRIC_LINK_FLAP),
         Reach.ANY_JOB: _JOBS,
     },
-    Mode.TELEMETRY_LOST: {Reach.WITHIN: (Mode.GPU_FELL_OFF_BUS, Mode.GPU_ANOMALY)},
+    # A GPU whose own values go blank may be about to fall off the bus; that of a node whose exporter is down has not.
+    Mode.TELEMETRY_LOST: {Reach.PARTS: (Mode.GPU_FELL_OFF_BUS,), Reach.WITHIN: (Mode.GPU_ANOMALY,)},
     Mode.RACK_COOLING_DEGRADED: {Reach.WITHIN: (*_HEAT, Mode.GPU_ANOMALY), Reach.JOB: (Mode.JOB_STRAGGLER,)},
     Mode.GPU_FELL_OFF_BUS: {
-        Reach.WITHIN: tuple(mode for mode in _OF_A_GPU if mode is not Mode.GPU_FELL_OFF_BUS),
+        Reach.WITHIN: (*(mode for mode in _OF_A_GPU if mode is not Mode.GPU_FELL_OFF_BUS), Mode.TELEMETRY_LOST),
         Reach.NEAR: _LINKS,
         Reach.ANY_JOB: _JOBS,
     },
@@ -96,6 +99,7 @@ class Case:
         rows: the GPUs that it is about.
         first: when it was first found.
         culprit: the GPUs of the part that it blames; empty for nobody.
+    only: the keys of all that it can still explain, as it is over; None while it is not.
     """
 
     key: str
@@ -103,6 +107,7 @@ class Case:
     rows: frozenset[int]
     first: datetime
     culprit: frozenset[int] = frozenset()
+    only: frozenset[str] | None = None
 
 
 def rows_of(component: Component, frame: Frame, members: Iterable[Component] = ()) -> frozenset[int]:
@@ -120,12 +125,13 @@ def roots(cases: Iterable[Case], frame: Frame) -> dict[str, str]:
     for case in by_key.values():
         for row in case.rows:
             by_row.setdefault(row, []).append(case)
-        for node in {int(node_of[row]) for row in case.rows}:
+        for node in {int(node_of[row]) for row in case.rows} - {NOWHERE_ROW}:
             by_node.setdefault(node, []).append(case)
     causes: dict[str, str] = {}
     for case in by_key.values():
         here = {other.key: other for row in case.rows for other in by_row[row]}
-        near = {other.key: other for node in {int(node_of[row]) for row in case.rows} for other in by_node[node]}
+        nodes = {int(node_of[row]) for row in case.rows} - {NOWHERE_ROW}
+        near = {other.key: other for node in nodes for other in by_node[node]}
         found = [other for other in {**here, **near}.values() if _explains(other, case, is_here=other.key in here)]
         if found:
             causes[case.key] = min(found, key=_deepest).key
@@ -145,6 +151,8 @@ def _followed(key: str, causes: Mapping[str, str]) -> str:
 def _explains(cause: Case, effect: Case, *, is_here: bool) -> bool:
     if cause.key == effect.key or cause.first > effect.first + _LATE:
         return False
+    if cause.only is not None and effect.key not in cause.only:
+        return False
     if cause.mode is effect.mode:
         # One of the same kind for a larger part: the node for its GPU, the rack for its node.
         return cause.rows > effect.rows
@@ -158,6 +166,8 @@ def _reaches(reach: Reach, cause: Case, effect: Case, *, is_here: bool) -> bool:
     match reach:
         case Reach.WITHIN:
             return is_here and cause.rows >= effect.rows
+        case Reach.PARTS:
+            return is_here and cause.rows > effect.rows
         case Reach.NEAR:
             return not is_here
         case Reach.JOB:

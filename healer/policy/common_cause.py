@@ -58,7 +58,7 @@ def _by_node(findings: Iterable[Finding], frame: Frame) -> list[Finding]:
     for (mode, node), parts in alike.items():
         whole = Component(ComponentKind.NODE, node=node)
         row = frame.row_of(whole)
-        size = 0 if row is None else int(frame.nodes.groups.sizes[row])
+        size = 0 if row is None else len({frame.gpus.components[gpu].device for gpu in frame.nodes.groups.members(row)})
         devices = {part.component.device for part in parts}
         if row is not None and len(devices) >= max(_FEWEST_GPUS, _SHARE * size):
             kept.append(_of_whole(mode, frame.nodes.components[row], parts, f"{len(devices)} of {size} GPUs"))

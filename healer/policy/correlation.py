@@ -21,6 +21,7 @@ _MOST_DAMPED = 5  # doublings of the time to clear
 _TOLD_ANEW_AFTER = timedelta(minutes=5)
 _MOST_SYMPTOMS = 20
 _MOST_JOBS = 50
+_LINGERS = timedelta(minutes=15)
 _SEEN_ENOUGH = 0.9  # of the fleet's GPUs, before what none of them names is gone
 _BEFORE_ANYBODY_ACTS = frozenset({IncidentState.OPEN, IncidentState.AWAITING_APPROVAL})
 
@@ -39,9 +40,10 @@ def correlate(
     fault and has fallen silent, nobody observes any more: that is for a person to look at.
     """
     before = {incident.key: incident for incident in incidents}
+    there = [finding for finding in findings.found if not _swapped(finding.component, frame)]
     # Where two detectors find the same, the worse counts, and of two alike the rule.
-    ranked = sorted(findings.found, key=lambda finding: (finding.health, finding.basis is Basis.RULE))
-    found = {finding.key: finding for finding in gathered(ranked, frame)}
+    ranked = sorted(gathered(there, frame), key=lambda finding: (finding.health, finding.basis is Basis.RULE))
+    found = {finding.key: finding for finding in ranked}
     root_of = _roots(found, before, frame)
     turn = _Turn(frame, clear_after, found, root_of, dict(before))
     turn.take_findings()
@@ -52,16 +54,22 @@ def correlate(
 def _roots(found: Mapping[str, Finding], live: Mapping[str, Incident], frame: Frame) -> dict[str, str]:
     cases = []
     for key, finding in found.items():
-        first = live[key].opened_at if key in live else frame.at
+        first = live[key].found_at if key in live and not live[key].gone else frame.at
         culprit = frozenset[int]() if finding.culprit is None else rows_of(finding.culprit, frame)
         rows = rows_of(finding.component, frame, finding.members)
         cases.append(Case(key, finding.failure_mode, rows, first, culprit))
     for key, incident in live.items():
-        if key not in found:
+        if key not in found and (not incident.gone or _lingers(incident, frame.at)):
             culprit = frozenset() if incident.culprit is None else rows_of(incident.culprit, frame)
             rows = rows_of(incident.component, frame)
-            cases.append(Case(key, incident.failure_mode, rows, incident.opened_at, culprit))
+            only = frozenset(symptom.key for symptom in incident.symptoms) if incident.gone else None
+            cases.append(Case(key, incident.failure_mode, rows, incident.found_at, culprit, only))
     return roots(cases, frame)
+
+
+def _lingers(incident: Incident, at: datetime) -> bool:
+    """Whether what a fault has left behind may still be seen: detectors look at minutes at once."""
+    return incident.resolved_at is not None and at - incident.resolved_at <= _LINGERS
 
 
 class _Turn:
@@ -96,6 +104,10 @@ class _Turn:
         for key, finding in self.found.items():
             if self.root_of[key] != key:
                 self._take_effect(key, finding, self.by_key[self.root_of[key]])
+        for key, incident in [*self.by_key.items()]:
+            whole = self.found.get(self.root_of.get(key, key))
+            if key not in self.found and whole is not None and self._is_part(incident, whole):
+                self._explained(incident, self.by_key[whole.key])
 
     def look_at_the_others(self, findings: Findings) -> None:
         """The live incidents whose finding is not there."""
@@ -148,6 +160,7 @@ class _Turn:
             evidence=opened.evidence,
             culprit=opened.culprit,
             symptoms=(Symptom(oldest.failure_mode, oldest.component, oldest.reasons[0]), *oldest.symptoms),
+            since=self.at,
             told_at=self.at,
             changed_at=self.at,
             healthy_since=None,
@@ -156,14 +169,23 @@ class _Turn:
 
     def _take_effect(self, key: str, finding: Finding, cause: Incident) -> None:
         """What a deeper cause explains is noted there, and is no incident of its own any more."""
-        if not cause.state.ended and len(cause.symptoms) < _MOST_SYMPTOMS:
+        if not cause.state.ended:
+            cause = replace(cause, health=max(cause.health, finding.health))
             symptom = Symptom(finding.failure_mode, finding.component, finding.reason)
-            if symptom.key not in {known.key for known in cause.symptoms}:
-                cause = replace(cause, symptoms=(*cause.symptoms, symptom), health=max(cause.health, finding.health))
-                self._put(cause)
+            if len(cause.symptoms) < _MOST_SYMPTOMS and symptom.key not in {known.key for known in cause.symptoms}:
+                cause = replace(cause, symptoms=(*cause.symptoms, symptom))
+            self._put(cause)
         incident = self.by_key.get(key)
-        if incident is None:
-            return
+        if incident is not None:
+            self._explained(incident, cause)
+
+    def _is_part(self, incident: Incident, whole: Finding) -> bool:
+        """Whether the whole was put together from what is now found of its parts, such as of the incident's."""
+        of_parts = [rows_of(member, self.frame) for member in whole.members]
+        rows = rows_of(incident.component, self.frame)
+        return bool(rows) and rows <= frozenset[int]().union(*of_parts)
+
+    def _explained(self, incident: Incident, cause: Incident) -> None:
         if incident.state in _BEFORE_ANYBODY_ACTS:
             story = f"explained by {cause.id}: {cause.failure_mode} of {cause.component}"
             incident = replace(
@@ -185,6 +207,7 @@ class _Turn:
             opened,
             id=incident.id,
             opened_at=incident.opened_at,
+            since=self.at,
             health=max(incident.health, opened.health),
             symptoms=incident.symptoms,
             jobs=incident.jobs,
@@ -233,7 +256,8 @@ class _Turn:
 
     def _not_found(self, incident: Incident, health: Health, parted: str = "") -> Incident:
         if health is not Health.HEALTHY:
-            return replace(incident, healthy_since=None)
+            long_over = incident.gone and incident.resolved_at and self.at - incident.resolved_at >= REOPENS_WITHIN
+            return replace(incident, healthy_since=None, persists=incident.persists and not long_over)
         since = incident.healthy_since or self.at
         incident = replace(incident, healthy_since=since)
         if not self._is_over(incident):
@@ -263,7 +287,10 @@ class _Turn:
     def _looked_on(self) -> bool:
         """Whether the frame before this one is recent: what was healthy before a long silence counts anew."""
         times = self.frame.times
-        return len(times) > 1 and -times[-2] <= self.clear_after.total_seconds()
+        if len(times) <= 1:
+            return False
+        usual_s = 2.0 * float(np.median(np.diff(times[:-1]))) if len(times) > 2 else 0.0
+        return bool(-times[-2] <= max(self.clear_after.total_seconds(), usual_s))
 
     def _put(self, incident: Incident) -> None:
         self.by_key[incident.key] = incident
@@ -291,10 +318,17 @@ def _parted(where: Component, frame: Frame) -> str:
         case ComponentKind.JOB | ComponentKind.RACK if frame.row_of(where) is None:
             seen = frame.current.mean() if len(frame.gpus) else 0.0
             return f"no GPU is of {where} any more" if seen >= _SEEN_ENOUGH else ""
-        case ComponentKind.GPU if (frame.presence[frame.parts_of(where)] == Presence.REPLACED).any():
+        case ComponentKind.GPU if _swapped(where, frame):
             return "another GPU is in its place"
         case _:
             return ""
+
+
+def _swapped(where: Component, frame: Frame) -> bool:
+    """Whether it is a GPU in whose place another one is now: what is still known of it is of the past."""
+    if where.kind is not ComponentKind.GPU:
+        return False
+    return bool((frame.presence[frame.parts_of(where)] == Presence.REPLACED).any())
 
 
 def _fallen_silent(incident: Incident, at: datetime) -> Incident:

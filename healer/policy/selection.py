@@ -17,7 +17,7 @@ def choose_playbook(
     for playbook in playbooks:
         if incident.failure_mode not in playbook.failure_modes:
             continue
-        if now - incident.opened_at < playbook.hold:
+        if now - incident.found_at < playbook.hold:
             continue
         if playbook.condition is None or playbook.condition({**variables, "params": playbook.params}) is True:
             return playbook

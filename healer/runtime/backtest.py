@@ -99,12 +99,13 @@ class _Replay:
         self.samples = self.gpus = self.ticks = 0
         self.warnings: set[str] = set()
         self._now = start
-        self._board = Board(Snapshot(config.mode))
+        self._frame: Frame | None = None
+        self._rows: dict[str, list[int]] = {}  # of the frame's GPUs, by node
         self._cluster = SimulatedCluster({}, clock=self)
         journal.lead("backtest", start, _LEASE)
         outside = Outside(source=self, cluster=self._cluster, power=self, is_replay=True)
         self._operator = build_operator(
-            config, content=content, outside=outside, journal=journal, board=self._board, clock=self
+            config, content=content, outside=outside, journal=journal, board=Board(Snapshot(config.mode)), clock=self
         )
 
     def now(self) -> datetime:
@@ -116,28 +117,27 @@ class _Replay:
     def take(self, reading: Reading) -> None:
         self._now = reading.at
         self._operator.take(reading, reading.at, seen=self._meet_nodes)
-        frame = self._frame()
+        frame = self._seen()
         self.samples += reading.samples
         self.gpus = max(self.gpus, len(frame.gpus))
         self.ticks += 1
         self.warnings.update(frame.warnings)
 
     def limits(self, node: str) -> tuple[GpuPower, ...]:
-        frame = self._frame()
-        rows = [row for row, gpu in enumerate(frame.gpus.components) if gpu.node == node]
-        limit, power = frame.latest(Signal.POWER_LIMIT), frame.latest(Signal.POWER)
-        if np.isnan(limit[rows]).any() or np.isnan(power[rows]).any():
+        frame, rows = self._seen(), self._rows.get(node, [])
+        limit, power = frame.latest(Signal.POWER_LIMIT)[rows], frame.latest(Signal.POWER)[rows]
+        if np.isnan(limit).any() or np.isnan(power).any():
             raise Unavailable("replay", f"the telemetry of {node} has no power limits")
         return tuple(
             GpuPower(
                 node=node,
                 gpu=index,
                 uuid=str(frame.gpus.components[row].uuid),
-                limit_w=float(limit[row]),
-                default_w=float(limit[row]),
+                limit_w=float(limit[index]),
+                default_w=float(limit[index]),
                 min_w=0.0,
-                max_w=float(limit[row]),
-                power_w=float(power[row]),
+                max_w=float(limit[index]),
+                power_w=float(power[index]),
             )
             for index, row in enumerate(rows)
         )
@@ -149,12 +149,13 @@ class _Replay:
         raise Rejected("replay", f"nothing acts in a backtest: {node} {gpus}")
 
     def _meet_nodes(self, frame: Frame) -> None:
-        for gpu in frame.gpus.components:
+        self._frame, self._rows = frame, {}
+        for row, gpu in enumerate(frame.gpus.components):
             if gpu.node is not None:
+                self._rows.setdefault(gpu.node, []).append(row)
                 self._cluster.add_node(gpu.node, rack=gpu.rack)
 
-    def _frame(self) -> Frame:
-        frame = self._board.look().frame
-        if frame is None:
+    def _seen(self) -> Frame:
+        if self._frame is None:
             raise Unavailable("replay", "nothing was replayed yet")
-        return frame
+        return self._frame

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import structlog
@@ -28,6 +28,13 @@ class Book:
     journal: Journal
     clock: Clock
     new_id: Callable[[str], str]
+
+    def save_all(self, incidents: Collection[Incident]) -> None:
+        """Write what one turn has found, all of it or nothing: in a storm that is one commit, not hundreds."""
+        if incidents:
+            with self.journal.transaction() as write:
+                for incident in incidents:
+                    self.write_incident(write, incident)
 
     def save(self, incident: Incident, *, before: Incident | None = None) -> None:
         """Write the incident unless it is as `before`."""
@@ -85,8 +92,8 @@ class Book:
             detail = {"digest": approval.digest, "effects": effects, "incident": incident.id}
             write.audit(now, "healer", "approval.asked", approval.id, reason=plan.reason, detail=detail)
 
-    def start(self, incident: Incident, plan: Plan, approval_id: str | None) -> None:
-        """Start a run of the plan with its leases; held back by a lease that another run took meanwhile."""
+    def start(self, incident: Incident, plan: Plan, approval_id: str | None) -> Run | None:
+        """Start a run of the plan with its leases; None if held back by a lease that another run took meanwhile."""
         now = self.clock.now()
         run = Run(
             id=self.new_id("run"),
@@ -118,6 +125,8 @@ class Book:
         except Conflict as error:
             verdict = Verdict(Guard.LEASE, str(error), "that run ends")
             self.save(replace(incident, plan=plan, verdict=verdict, story=str(verdict)), before=incident)
+            return None
+        return run
 
     def save_run(self, run: Run, *, before: Run) -> None:
         """Write the run as a look left it; an end is also the incident's."""
@@ -131,10 +140,12 @@ class Book:
             if run.state.ended:
                 self.write_incident(write, self._after(run, self.journal.incident(run.incident_id)))
 
-    def reopen(self, incident: Incident, approval: Approval, why: str) -> None:
-        """Void a question that no longer says what would be done; the next turn asks anew."""
-        if self.close(approval, ApprovalState.VOID, why):
+    def reopen(self, incident: Incident, approval: Approval, why: str) -> bool:
+        """Void a question that no longer says what would be done; the next turn asks anew. False if it was answered."""
+        voided = self.close(approval, ApprovalState.VOID, why)
+        if voided:
             self.open_again(incident, why)
+        return voided
 
     def open_again(self, incident: Incident, why: str) -> None:
         """The next turn plans anew."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -14,11 +14,11 @@ from healer.domain.frame import Frame
 from healer.domain.incident import Incident
 from healer.domain.maintenance import MaintenanceWindow
 from healer.domain.run import Run
-from healer.domain.silence import Silenced
+from healer.domain.silence import Silence, Silenced
 from healer.domain.verdict import Mode, Verdict
 from healer.errors import HealerError
 from healer.policy.budget import DisruptionBudget
-from healer.policy.guards import Situation, first_verdict
+from healer.policy.guards import Situation, first_verdict, leases_of
 from healer.policy.silencing import covering
 from healer.ports import (
     ApprovalChannel,
@@ -26,12 +26,14 @@ from healer.ports import (
     Cluster,
     JobWitness,
     Journal,
+    KernelLog,
     Notices,
     PowerControl,
     TelemetrySource,
     TopologySource,
 )
 
+EVERY = 1_000_000  # what is decided upon is never cut short: an incident that is left out would be opened once more
 _FLEET_REFRESH = timedelta(seconds=5)
 
 
@@ -68,7 +70,27 @@ class Outside:
     topology: TopologySource | None = None
     notices: Notices | None = None
     witness: JobWitness | None = None
+    kernel_log: KernelLog | None = None
     is_replay: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Claims:
+    """What the journal says of everybody else, as of one moment: for all that is decided in one go, it is read once.
+
+    Attributes:
+        leases: component key -> the run that holds it.
+        leaving: nodes that active runs are taking out.
+        silences: those that have not ended.
+    """
+
+    leases: Mapping[str, str]
+    leaving: frozenset[str]
+    silences: tuple[Silence, ...]
+
+    def with_run(self, run: Run) -> Claims:
+        held = dict.fromkeys(leases_of(run.plan), run.id)
+        return replace(self, leases={**self.leases, **held}, leaving=self.leaving | run.plan.takes_out)
 
 
 class Knowledge:
@@ -80,6 +102,7 @@ class Knowledge:
         self._frame: Frame | None = None
         self._racks_seen: dict[str, str] = {}
         self._fleet = Fleet(as_of=clock.now(), problem="not asked yet")
+        self._racks_told: tuple[Fleet, Mapping[str, str], Mapping[str, str]] = (self._fleet, self._racks_seen, {})
 
     def learn(self, frame: Frame) -> None:
         self._racks_seen = {node: place.rack for node, place in frame.places.items() if place.rack is not None}
@@ -98,16 +121,26 @@ class Knowledge:
     def permit(self, run: Run) -> Verdict | None:
         """Ask the guards on behalf of a run, immediately before an effect."""
         incident = self._journal.incident(run.incident_id)
-        return first_verdict(run.plan, self.situation(incident, run=run))
+        return first_verdict(run.plan, self.situation(incident, self.claims(without=run), run=run))
 
-    def silenced(self, incident: Incident) -> Silenced | None:
+    def claims(self, *, without: Run | None = None) -> Claims:
+        """Read from the journal, without what the given run takes out. Raises Unavailable: not knowing is not none."""
+        runs = self._journal.runs(active_only=True, limit=EVERY)
+        others = [run for run in runs if without is None or run.id != without.id]
+        return Claims(
+            leases=self._journal.leases(),
+            leaving=frozenset(node for other in others for node in other.plan.takes_out),
+            silences=self._journal.silences(unended_at=self._clock.now()),
+        )
+
+    def silenced(self, incident: Incident, claims: Claims | None = None) -> Silenced | None:
         """Why the incident is to be left alone now; None if it is not. Raises Unavailable: not knowing is not None."""
         now = self._clock.now()
-        return covering(incident, self._journal.silences(unended_at=now), self.rules.maintenance, now)
+        silences = self._journal.silences(unended_at=now) if claims is None else claims.silences
+        return covering(incident, silences, self.rules.maintenance, now)
 
-    def situation(self, incident: Incident, *, run: Run | None = None) -> Situation:
-        """What the guards look at for the incident; for `run`, without what the run itself holds."""
-        others = [other for other in self._journal.runs(active_only=True) if run is None or other.id != run.id]
+    def situation(self, incident: Incident, claims: Claims, *, run: Run | None = None) -> Situation:
+        """What the guards look at for the incident, and for `run` if it has one already."""
         return Situation(
             now=self._clock.now(),
             mode=self.rules.mode,
@@ -116,11 +149,11 @@ class Knowledge:
             data_age=self._age_of(incident),
             max_age=self.rules.max_age,
             racks=self._racks(),
-            leases=self._journal.leases(),
-            leaving=frozenset(node for other in others for node in other.plan.takes_out),
+            leases=claims.leases,
+            leaving=claims.leaving,
             fleet_budget=self.rules.fleet_budget,
             rack_budget=self.rules.rack_budget,
-            silenced=self.silenced(incident),
+            silenced=self.silenced(incident, claims),
             run_id=None if run is None else run.id,
         )
 
@@ -139,8 +172,13 @@ class Knowledge:
         return self._fleet
 
     def _racks(self) -> Mapping[str, str]:
-        racks = {node.name: node.rack for node in self._fleet.nodes.values() if node.rack is not None}
-        return racks | self._racks_seen
+        """By node; made anew when the scheduler or the telemetry has spoken anew, not for each incident."""
+        fleet, seen = self._fleet, self._racks_seen
+        of_fleet, of_seen, racks = self._racks_told
+        if of_fleet is not fleet or of_seen is not seen:
+            racks = {node.name: node.rack for node in fleet.nodes.values() if node.rack is not None} | seen
+            self._racks_told = fleet, seen, racks
+        return racks
 
     def _age_of(self, incident: Incident) -> timedelta | None:
         """How old the newest sample of the incident's own component is."""

@@ -21,7 +21,7 @@ from healer.domain.incident import Incident
 from healer.domain.reading import Reading
 from healer.domain.topology import Topology, changes
 from healer.errors import HealerError, Rejected, Unavailable
-from healer.ports import JobWitness, Notices, TelemetrySource, TopologySource
+from healer.ports import JobWitness, KernelLog, Notices, TelemetrySource, TopologySource
 from healer.telemetry.coverage import Gap, change, gaps, told
 from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import vendor_of
@@ -51,6 +51,7 @@ class Observer:
     """Attributes:
     topology: who knows better than labels do where a GPU is, and whose; None if nobody is configured.
     witness: who asks jobs what they say of themselves.
+    kernel_log: who reads the kernel logs of the nodes; None if nobody does.
     scheduler: the second witness of nodes that fall silent; it is only asked while there are some.
     gaps: what detectors and models read and no exporter ever gave to some GPUs.
     """
@@ -62,6 +63,7 @@ class Observer:
     topology: TopologySource | None = None
     notices: Notices | None = None
     witness: JobWitness | None = None
+    kernel_log: KernelLog | None = None
     scheduler: Callable[[], Fleet] | None = None
     gaps: tuple[Gap, ...] = ()
     _known: Topology = field(default_factory=Topology)
@@ -90,7 +92,13 @@ class Observer:
         fleet = self.scheduler() if self.scheduler is not None and self._blind else None
         told = () if self.witness is None else self.witness.testimonies(reading.at, self._suspects)
         frame = self.window.add(
-            reading, self._known, fleet=fleet, testimonies=told, sick=self._sick, sick_ports=self._sick_ports
+            reading,
+            self._known,
+            fleet=fleet,
+            testimonies=told,
+            kernel_lines=None if self.kernel_log is None else self.kernel_log.lines(reading.at),
+            sick=self._sick,
+            sick_ports=self._sick_ports,
         )
         findings, scores, defects = Findings(), dict[str, Floats](), list[str]()
         for detector in self.detectors:
@@ -111,6 +119,8 @@ class Observer:
             warnings += self.notices.warnings(reading.at)
         if self.witness is not None:
             warnings += self.witness.warnings(reading.at)
+        if self.kernel_log is not None:
+            warnings += self.kernel_log.warnings(reading.at)
         self._said = frozenset(defects)
         self._compare_with_reads(frame)
         return replace(frame, scores=scores, warnings=frame.warnings + warnings + tuple(defects)), findings

@@ -22,14 +22,15 @@ from healer.domain.plan import Plan
 from healer.domain.playbook import ResolvesWhen
 from healer.domain.reading import Reading
 from healer.domain.run import Done, Failed, RetryAfter, Run, RunState
-from healer.domain.verdict import Guard, Mode, Verdict
+from healer.domain.verdict import Guard, Mode
 from healer.errors import HealerError, Rejected, Unavailable
 from healer.policy.correlation import correlate
-from healer.policy.guards import budget_line, first_verdict, leases_of
+from healer.policy.guards import budget_line, first_verdict
 from healer.ports import ApprovalChannel, Clock, Journal
 from healer.runtime.book import Book
+from healer.runtime.docket import Docket, brought_up_to_date
 from healer.runtime.executor import Executor
-from healer.runtime.knowledge import Knowledge
+from healer.runtime.knowledge import EVERY, Knowledge
 from healer.runtime.observer import Observer
 from healer.runtime.planning import Planned, Planner
 from healer.runtime.snapshot import Board, TurnFigures
@@ -64,33 +65,38 @@ class Operator:
         Args:
             seen: told of the frame before anything is concluded from it; a replay learns its nodes so.
         """
-        frame, findings = self.observer.look(reading, self.journal.incidents(open_only=True))
+        frame, findings = self.observer.look(reading, self._live())
         self.knowledge.learn(frame)
         seen(frame)
         with self.deciding:
-            live = self.journal.incidents(open_only=True)
-            for incident in correlate(live, findings, frame, clear_after=self.knowledge.rules.clear_after):
-                self.book.save(incident)
-            for incident in self.journal.incidents(open_only=True):
-                self._consider(incident)
+            # Read again: runs have gone on while the telemetry was looked at. From here on nobody else changes it.
+            before = self._live()
+            changed = correlate(before, findings, frame, clear_after=self.knowledge.rules.clear_after)
+            self.book.save_all(changed)
+            docket = Docket(brought_up_to_date(before, changed), self.knowledge.claims())
+            for incident in docket.incidents:
+                self._consider(incident, docket)
         self._pin(frame, findings, reading, started)
 
-    def _consider(self, incident: Incident) -> None:
+    def _live(self) -> tuple[Incident, ...]:
+        return self.journal.incidents(open_only=True, limit=EVERY)
+
+    def _consider(self, incident: Incident, docket: Docket) -> None:
         """Plan for an open incident; check that what was asked is still what would be done."""
         if incident.state is IncidentState.OPEN:
-            self._answer(incident)
+            self._answer(incident, docket)
         elif incident.state is IncidentState.AWAITING_APPROVAL:
             approval = self.journal.approval(str(incident.approval_id))
             if approval.state is ApprovalState.PENDING:
-                self._void_if_changed(incident, approval)
+                self._void_if_changed(incident, approval, docket)
 
-    def _answer(self, incident: Incident) -> None:
+    def _answer(self, incident: Incident, docket: Docket) -> None:
         planned = self._plan(incident)
         plan, verdict = planned.plan, planned.verdict
         if plan is not None:
-            situation = self.knowledge.situation(incident)
+            situation = self.knowledge.situation(incident, docket.claims)
             plan = replace(plan, budget=budget_line(plan, situation))
-            verdict = verdict or first_verdict(plan, situation) or self._asked_elsewhere(incident, plan)
+            verdict = verdict or first_verdict(plan, situation) or docket.asked_elsewhere(incident, plan)
         if plan is None or verdict is not None:
             story = str(verdict) if verdict else "no playbook answers this failure mode"
             self.book.save(replace(incident, plan=plan, verdict=verdict, story=story), before=incident)
@@ -98,8 +104,14 @@ class Operator:
             self._settle_without_run(replace(incident, plan=plan, verdict=None))
         elif plan.needs_approval:
             self.book.ask(incident, plan)
+            docket.asked(incident, plan)
         else:
-            self.book.start(incident, plan, None)
+            self._start(incident, plan, None, docket)
+
+    def _start(self, incident: Incident, plan: Plan, approval_id: str | None, docket: Docket) -> None:
+        run = self.book.start(incident, plan, approval_id)
+        if run is not None:
+            docket.started(run)
 
     def _settle_without_run(self, incident: Incident) -> None:
         """The world already is as the playbook would leave it: a second GPU of a node that is out of service."""
@@ -109,20 +121,10 @@ class Operator:
         else:
             self.book.save(replace(incident, story="nothing to do but wait"))
 
-    def _asked_elsewhere(self, incident: Incident, plan: Plan) -> Verdict | None:
-        """One question for one component: of two faults on a node, the second waits for what becomes of the first."""
-        wanted = set(leases_of(plan))
-        for other in self.journal.incidents(open_only=True):
-            asked = other.state is IncidentState.AWAITING_APPROVAL and other.id != incident.id
-            shared = wanted & set(leases_of(other.plan)) if asked and other.plan is not None else set()
-            if shared:
-                return Verdict(Guard.LEASE, f"{min(shared)} awaits approval in {other.id}", f"{other.id} moves on")
-        return None
-
-    def _void_if_changed(self, incident: Incident, approval: Approval) -> None:
+    def _void_if_changed(self, incident: Incident, approval: Approval, docket: Docket) -> None:
         changed = _beyond(self._plan(incident), approval)
-        if changed:
-            self.book.reopen(incident, approval, f"the plan changed: {changed}")
+        if changed and self.book.reopen(incident, approval, f"the plan changed: {changed}"):
+            docket.voided(incident)
 
     def _plan(self, incident: Incident) -> Planned:
         return self.planner.plan(incident, self.knowledge.world(), self.knowledge.rules.mode)
@@ -132,26 +134,36 @@ class Operator:
     def pursue(self) -> None:
         """Turn answers into runs, carry every run that is due one look further, settle what has ended."""
         with self.deciding:
-            # From the incidents, not from the open questions: the channel may show an answer before it is acted upon.
-            for incident in self.journal.incidents(open_only=True):
-                if incident.state is IncidentState.AWAITING_APPROVAL:
-                    self._follow_up(incident, self.journal.approval(str(incident.approval_id)))
-            for approval in self.journal.approvals(open_only=True):
-                self._drop_if_moved_on(approval)
-        for run in self.journal.runs(active_only=True):
+            self._follow_answers()
+        for run in self.journal.runs(active_only=True, limit=EVERY):
             self._carry_on(run)
         with self.deciding:
-            for incident in self.journal.incidents(open_only=True):
+            for incident in self._live():
                 if incident.state is IncidentState.VERIFYING:
                     self._verify(incident)
 
-    def _follow_up(self, incident: Incident, approval: Approval) -> None:
+    def _follow_answers(self) -> None:
+        """Act upon every answer; void the questions whose incident has ended, or is asking another one, meanwhile."""
+        asking = [incident for incident in self._live() if incident.state is IncidentState.AWAITING_APPROVAL]
+        questions = {approval.id: approval for approval in self.journal.approvals(open_only=True, limit=EVERY)}
+        if asking:
+            docket = Docket(asking, self.knowledge.claims())
+            for incident in asking:
+                # Not every one is among the open: the channel may show an answer before it is acted upon.
+                key = str(incident.approval_id)
+                self._follow_up(incident, questions.get(key) or self.journal.approval(key), docket)
+        current = {incident.approval_id for incident in asking}
+        for approval in questions.values():
+            if approval.state is ApprovalState.PENDING and approval.id not in current:
+                self.book.close(approval, ApprovalState.VOID, "the incident has moved on")
+
+    def _follow_up(self, incident: Incident, approval: Approval, docket: Docket) -> None:
         match approval.state:
             case ApprovalState.PENDING if self.clock.now() >= approval.expires_at:
                 if self.book.close(approval, ApprovalState.EXPIRED, "nobody answered in time"):
                     self.book.escalate(incident, "nobody answered in time; a person has to look")
             case ApprovalState.PENDING:
-                self._void_if_silenced(incident, approval)
+                self._void_if_silenced(incident, approval, docket)
             case ApprovalState.EXPIRED:
                 self.book.escalate(incident, "nobody answered in time; a person has to look")
             case ApprovalState.VOID:
@@ -159,30 +171,23 @@ class Operator:
             case ApprovalState.DENIED:
                 self.book.escalate(incident, f"denied by {approval.decided_by}: {approval.reason}")
             case ApprovalState.APPROVED:
-                self._start_approved(incident, approval)
+                self._start_approved(incident, approval, docket)
 
-    def _void_if_silenced(self, incident: Incident, approval: Approval) -> None:
+    def _void_if_silenced(self, incident: Incident, approval: Approval, docket: Docket) -> None:
         """Nobody is asked about what a person wants left alone; if it outlasts the silence, it is asked anew."""
-        silenced = self.knowledge.silenced(incident)
+        silenced = self.knowledge.silenced(incident, docket.claims)
         if silenced is not None:
             self.book.reopen(incident, approval, str(silenced))
 
-    def _drop_if_moved_on(self, approval: Approval) -> None:
-        """Void a question whose incident has ended, or is asking another one, meanwhile."""
-        incident = self.journal.incident(approval.incident_id)
-        current = incident.approval_id == approval.id and incident.state is IncidentState.AWAITING_APPROVAL
-        if approval.state is ApprovalState.PENDING and not current:
-            self.book.close(approval, ApprovalState.VOID, "the incident has moved on")
-
-    def _start_approved(self, incident: Incident, approval: Approval) -> None:
+    def _start_approved(self, incident: Incident, approval: Approval, docket: Docket) -> None:
         """The answer counts for what was shown: plan once more, and ask again rather than do more than that."""
         planned = self._plan(incident)
         changed = _beyond(planned, approval)
-        verdict = planned.verdict or first_verdict(approval.plan, self.knowledge.situation(incident))
+        verdict = planned.verdict or first_verdict(approval.plan, self.knowledge.situation(incident, docket.claims))
         if changed:
             self.book.open_again(incident, f"the plan changed after it was approved: {changed}")
         elif verdict is None:
-            self.book.start(incident, approval.plan, approval.id)
+            self._start(incident, approval.plan, approval.id, docket)
         elif verdict.guard is Guard.SILENCE:
             self.book.open_again(incident, f"approved by {approval.decided_by}, but {verdict.message}")
         elif self.clock.now() >= approval.expires_at:
@@ -232,7 +237,7 @@ class Operator:
     def announce(self) -> None:
         """Put new questions to the channel, and show answers in place of old ones. At least once, never a decision."""
         failures: list[HealerError] = []
-        for approval in self.journal.approvals(open_only=True):
+        for approval in self.journal.approvals(open_only=True, limit=EVERY):
             try:
                 self._show(approval)
             except (Unavailable, Rejected) as error:  # one message that cannot be shown must not hold up the others
@@ -241,13 +246,16 @@ class Operator:
             raise failures[0]
 
     def _show(self, approval: Approval) -> None:
+        pending = approval.state is ApprovalState.PENDING
+        if approval.announced if pending else approval.closed:
+            return
         incident = self.journal.incident(approval.incident_id)
-        if approval.state is ApprovalState.PENDING and not approval.announced:
+        if pending:
             if self.knowledge.silenced(incident) is not None:
                 return  # it is about to be voided
             name = self.channel.ask(approval, incident) if self.channel is not None else ""
             self._mark(replace(approval, announced=True, announced_as=name))
-        elif approval.state is not ApprovalState.PENDING and not approval.closed:
+        else:
             if self.channel is not None and approval.announced:
                 self.channel.close(approval, incident)
             self._mark(replace(approval, closed=True))

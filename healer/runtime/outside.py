@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from healer.adapters.agents import AgentPower
+from healer.adapters.kernel_logs import KernelLogFiles
 from healer.adapters.kubernetes.client import KubernetesClient
 from healer.adapters.kubernetes.cluster import KubernetesCluster
 from healer.adapters.kubernetes.topology import KubernetesTopology
@@ -30,6 +31,7 @@ from healer.adapters.topology.layers import BackgroundTopology, LayeredTopology
 from healer.config import Config, PrometheusSettings, Secret
 from healer.ports import Cluster, PowerControl, TelemetrySource, TopologySource
 from healer.telemetry.catalogue.site import READ_METRICS
+from healer.telemetry.identity import PCI_LABEL
 from healer.telemetry.notices import HeldNotices
 
 _HOLDS_A_TURN = timedelta(seconds=2)  # how long a turn waits for a scheduler that lists its jobs
@@ -42,7 +44,7 @@ def build_source(config: Config) -> TelemetrySource:
     if telemetry.source == "remote_write":
         return RemoteWrite(
             wanted=(*READ_METRICS, config.topology.rack_power),
-            kept_labels=config.topology.rules().labels,
+            kept_labels=_kept_labels(config),
             most_series=telemetry.remote_write.max_series,
         )
     if telemetry.source == "scrape":
@@ -52,7 +54,7 @@ def build_source(config: Config) -> TelemetrySource:
             sources=tuple(_targets(config)),
             timeout_s=telemetry.scrape.timeout.total_seconds(),
             rack_power=config.topology.rack_power,
-            kept=config.topology.rules().labels,
+            kept=_kept_labels(config),
         )
     return build_prometheus(config)
 
@@ -85,8 +87,14 @@ def build_prometheus(config: Config) -> PrometheusSource:
         timeout_s=settings.timeout.total_seconds(),
         rack_power=config.topology.rack_power,
         lookback=config.telemetry.max_age,
-        kept_labels=config.topology.rules().labels,
+        kept_labels=_kept_labels(config),
     )
+
+
+def _kept_labels(config: Config) -> frozenset[str]:
+    """The labels that anything reads; PCI addresses among them only where kernel logs name GPUs by them."""
+    labels = config.topology.rules().labels
+    return labels | {PCI_LABEL} if config.telemetry.kernel_log.files else labels
 
 
 def _headers(settings: PrometheusSettings) -> Mapping[str, str]:
@@ -153,6 +161,11 @@ def build_job_witness(config: Config) -> NcclWitness | None:
         dumps=DumpFiles(recorder.files, recorder.names()) if recorder.files else None,
         logs=LogFiles(logs.files, logs.names()) if logs.files else None,
     )
+
+
+def build_kernel_log(config: Config) -> KernelLogFiles | None:
+    logs = config.telemetry.kernel_log
+    return KernelLogFiles(logs.files, logs.names()) if logs.files else None
 
 
 def build_cluster(config: Config) -> Cluster | None:

@@ -93,6 +93,7 @@ def build_observer(config: Config, content: Content, outside: Outside) -> Observ
         topology=outside.topology,
         notices=outside.notices,
         witness=outside.witness,
+        kernel_log=outside.kernel_log,
     )
 
 

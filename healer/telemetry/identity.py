@@ -33,6 +33,7 @@ _OTHER_PARTS = ("nvswitch", "cpu", "cpucore")
 # scheduler's name of the node where `Hostname` may be the exporter's pod.
 NODE_LABELS = ("node", "Hostname", "hostname")
 _TARGET_LABELS = ("instance", "job")
+PCI_LABEL = "pci_bus_id"  # dcgm-exporter; only kept where somebody reads kernel logs, which name GPUs by it
 _BARE_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _POD_LABELS = ("namespace", "pod")
 # What a rack's meter may call the feeds that it measures one by one, beside the configured label.

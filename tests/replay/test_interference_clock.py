@@ -49,7 +49,7 @@ def test_a_jump_in_the_middle_of_a_checkpoint_is_no_stall(jump: timedelta) -> No
     """All ranks wait before it and after it: for three minutes, whatever the clock says."""
     watch = Watch(at_work(saves=[(HOUR_S - 60, HOUR_S + 120)]))
     watch.look_until(HOUR_S)
-    assert watch.judged(Mode.JOB_STALLED) == {Health.HEALTHY}
+    assert watch.judged(Mode.JOB_STALLED) == {Health.HEALTHY, Health.UNKNOWN}  # who waits may have waited for long
     watch.seen_as = later_by(jump)
     watch.look_until(HOUR_S + 1800)
     assert watch.ever == set()

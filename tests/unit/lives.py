@@ -15,6 +15,8 @@ from healer.policy.correlation import correlate
 from tests.frames import frame_of
 from tests.unit.core_samples import CLEAR_AFTER, after, gpu, judged, plan
 
+_WINDOW_S = 600.0
+
 GPU = gpu("A")
 HEALTHY = Findings((), (judged(Health.HEALTHY),))
 NOT_JUDGED = Findings((), (judged(Health.UNKNOWN),))
@@ -25,7 +27,7 @@ class Life:
 
     def __init__(self, *incidents: Incident) -> None:
         self.incidents = {each.id: each for each in incidents}
-        self._looked_at: float | None = None
+        self._looked_at: list[float] = []
 
     def turn(
         self, seconds: float, findings: Findings, *, gpus: Sequence[Component] = (GPU,), **seen: object
@@ -35,9 +37,9 @@ class Life:
         seen: what else is in it, as `frame_of` takes it.
         """
         live = [each for each in self.incidents.values() if not each.state.ended or each.persists]
-        before = () if self._looked_at is None else (self._looked_at - seconds,)
+        before = [at - seconds for at in self._looked_at]
         frame = frame_of(gpus, at=after(seconds), times=[*before, 0.0], **seen)  # type: ignore[arg-type]
-        self._looked_at = seconds
+        self._looked_at = [at for at in (*self._looked_at, seconds) if seconds - at <= _WINDOW_S]
         changed = correlate(live, findings, frame, clear_after=CLEAR_AFTER)
         self.incidents |= {each.id: each for each in changed}
         return changed

@@ -13,6 +13,7 @@ from healer.telemetry.frames.window import Window
 from healer.telemetry.frames.xid_log import XidLog
 from healer.telemetry.identity import TopologyRules
 from healer.telemetry.wire.series import LabelSets
+from tests.kernel_lines import kernel_line
 from tests.readings import Series, reading_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -108,7 +109,7 @@ def test_however_many_there_are_the_memory_of_xids_is_bounded(monkeypatch: pytes
     monkeypatch.setattr("healer.telemetry.frames.xid_log._MOST_ENTRIES", 3)
     log = XidLog()
     for number in range(10):
-        log.note(0, number, float(number), 0, "line")
+        log.note(0, kernel_line(code=number, at=datetime.fromtimestamp(number, UTC)), 0)
     log.forget(10.0)
     assert sorted(log.shown().codes.tolist()) == [7, 8, 9]
 

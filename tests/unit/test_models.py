@@ -21,6 +21,7 @@ from healer.content.models import Manifest, load_code, load_models, save_version
 from healer.domain.finding import FailureMode
 from healer.domain.signal import Signal
 from healer.errors import InvalidDocument
+from healer.sim.training import OPERATING_POINT, measured_at_operating_point
 
 REFERENCE = Path(__file__).parents[2] / "models"
 GPU_ANOMALY = REFERENCE / "gpu_anomaly"
@@ -204,3 +205,26 @@ def test_a_score_is_half_at_the_envelope_grows_with_the_distance_and_is_unknown_
 
 def test_the_reference_model_finds_what_its_name_says() -> None:
     assert load_code(GPU_ANOMALY).MODES == (FailureMode.GPU_ANOMALY,)
+
+
+# What a version is worth
+
+
+def test_recall_is_measured_at_a_named_score_whatever_the_default_threshold_is() -> None:
+    assert load_code(GPU_ANOMALY).Settings().threshold > OPERATING_POINT
+    healthy, sick = np.array([0.1, 0.2, 0.3, 0.95]), np.array([0.89, 0.9, 0.91, 0.99])
+    measured = measured_at_operating_point(healthy, sick, gpus=48)
+    assert measured == {
+        "recall_at_0.9": 0.5,
+        "recall_at_0.9_half_interval_95": pytest.approx(1.96 * (0.25 / 48) ** 0.5),
+        "roc_auc": 13 / 16,
+        "false_at_0.9_per_1000_healthy_rows": 250.0,
+    }
+
+
+def test_the_current_version_says_at_which_score_it_was_measured() -> None:
+    (model,) = load_models(REFERENCE, settings={})
+    names = measured_at_operating_point(np.zeros(1), np.ones(1), gpus=1)
+    severities = ("30_percent", "60_percent", "100_percent")
+    assert set(model.manifest.metrics) == {f"cooling_loss_{each}_{name}" for each in severities for name in names}
+    assert f"recall at {OPERATING_POINT}" in model.card

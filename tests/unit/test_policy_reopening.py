@@ -150,15 +150,15 @@ def test_whatever_is_seen_an_incident_ends_and_comes_back_exactly_by_unbroken_ob
     told = {"found": found(finding(GPU)), "healthy": HEALTHY, "silent": NOT_JUDGED}
     life = Life(incident(GPU, at=after(-60)))
     (first,) = life.incidents
-    ended, stands, times = False, True, 0
+    ended, stands, times, since = False, True, 0, 0
     for turn, seen in enumerate(history):
         life.turn(_TURN.total_seconds() * turn, told[seen])
         healthy = _healthy_for(history[: turn + 1])
         if not ended:
-            ended = healthy >= CLEAR_AFTER * 2 ** min(times, _MOST_DOUBLINGS)
+            ended, since = healthy >= CLEAR_AFTER * 2 ** min(times, _MOST_DOUBLINGS), turn
         elif stands and seen == "found":
             ended, times = False, times + 1
-        elif healthy >= REOPENS_WITHIN:
+        elif healthy >= REOPENS_WITHIN or (seen == "silent" and _TURN * (turn - since) >= REOPENS_WITHIN):
             stands = False
         same = life.incidents[first]
         assert (same.state is IncidentState.RESOLVED, same.persists, same.reopened) == (ended, stands, times)

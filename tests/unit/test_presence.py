@@ -124,6 +124,45 @@ def test_a_gpu_in_whose_slot_another_one_came_was_taken_out(watch: Watch) -> Non
     assert presence_of(frame, "GPU-new") is Presence.CURRENT
 
 
+def swapped(watch: Watch, gone: Sequence[Labels], there: Sequence[Labels]) -> list[Frame]:
+    """What is gone shows its last sample for minutes, as in a store that does not say that series end."""
+    last_s = watch.at.timestamp()
+    frames = []
+    for _ in range(6):
+        watch.at += timedelta(seconds=30)
+        told = [(gpu, 50.0, last_s) for gpu in gone] + [(gpu, 50.0, watch.at.timestamp() - 3.0) for gpu in there]
+        frames.append(watch.window.add(reading_of(watch.at, {TEMPERATURE: told}, label_sets=watch.sets)))
+    return frames
+
+
+def test_gpus_that_were_swapped_were_taken_out_also_while_a_store_still_shows_their_last_samples(watch: Watch) -> None:
+    new = [{**labels(gpu), "UUID": f"GPU-new-{gpu}"} for gpu in range(4)]
+    frames = swapped(watch, [labels(gpu) for gpu in range(4)], new)
+    for gpu in range(4):
+        assert {presence_of(frame, f"GPU-n1-{gpu}") for frame in frames} == {Presence.REPLACED}
+        assert {presence_of(frame, f"GPU-new-{gpu}") for frame in frames} == {Presence.CURRENT}
+
+
+@pytest.mark.parametrize("looked", [True, False], ids=["before", "only afterwards"])
+def test_a_gpu_that_fell_off_is_missing_whether_or_not_anybody_looked_before_its_neighbours_moved_up(
+    watch: Watch,
+    looked: bool,  # noqa: FBT001 - a row of the table
+) -> None:
+    moved_up = [labels(0), {**labels(2), "gpu": "1"}, {**labels(3), "gpu": "2"}]
+    if not looked:
+        watch.window = Window(TopologyRules(), max_age=MAX_AGE)
+    frames = swapped(watch, [labels(1)], moved_up)
+    assert Presence.REPLACED not in {presence_of(frame) for frame in frames}
+    assert presence_of(frames[-1]) is Presence.MISSING
+
+
+def test_without_the_times_of_samples_those_of_readings_tell_who_came_later() -> None:
+    watch = Watch()
+    watch.see({TEMPERATURE: [(labels(gpu), 50.0) for gpu in range(2)]}, age_s=np.nan)
+    frame = watch.see({TEMPERATURE: [(labels(0), 50.0), ({**labels(1), "UUID": "GPU-new"}, 50.0)]}, age_s=np.nan)
+    assert presence_of(frame) is Presence.REPLACED
+
+
 def test_a_gpu_whose_index_its_neighbour_took_is_missing_for_the_neighbour_was_there_before(watch: Watch) -> None:
     moved_up = {**labels(2), "gpu": "1"}
     assert presence_of(watch.shows(labels(0), moved_up, {**labels(3), "gpu": "2"})) is Presence.MISSING

@@ -72,6 +72,74 @@ def test_the_past_goes_back_some_hours_and_no_further() -> None:
     assert len(past.grown[Signal.PCIE_REPLAY]) == len(past.times_s) + 1
 
 
+# What was counted while nobody looked
+
+
+def _count(recorder: Recorder[Signal], minutes: range, *counts: float) -> None:
+    for minute in minutes:
+        recorder.append(60.0 * minute, {Signal.PCIE_REPLAY: np.array(counts)}, len(counts))
+
+
+DAYS = 2 * 24 * 60
+
+
+# Six minutes, ten, eleven, six hours; and more than the past goes back.
+UNSEEN = [
+    (6, 300.0, 300.0),
+    (10, 300.0, 300.0),
+    (11, 300.0, 100.0),
+    (360, 300.0, 300.0 / 72),
+    (361, 0, 0),
+    (DAYS, 0, 0),
+]
+
+
+@pytest.mark.parametrize(("unseen", "learnt", "at_once"), UNSEEN)
+def test_what_was_counted_while_nobody_looked_for_longer_than_the_window_is_no_burst_and_of_days_none_of_hours(
+    unseen: int, learnt: float, at_once: float
+) -> None:
+    recorder = _recorder()
+    _count(recorder, range(30), 7)
+    back = 29 + unseen
+    _count(recorder, range(back, back + 3), 307)
+    _count(recorder, range(back + 3, back + 40), 309)
+    past = recorder.past()
+    assert past.growth(Signal.PCIE_REPLAY).tolist() == pytest.approx([learnt + 2])
+    assert past.most_grown(Signal.PCIE_REPLAY)[0] == pytest.approx(max(at_once, 2), abs=2)
+
+
+@pytest.mark.parametrize(("unseen", "learnt", "at_once"), UNSEEN[:-1])
+def test_nor_is_what_one_row_counted_while_it_alone_was_unseen(unseen: int, learnt: float, at_once: float) -> None:
+    recorder = _recorder()
+    _count(recorder, range(10), 0, 0, 7)
+    recorder.keep(np.array([2, 1]))
+    _count(recorder, range(10, 30), 7, 20)
+    back = 29 + unseen
+    _count(recorder, range(30, back), np.nan, 25)
+    _count(recorder, range(back, back + 40), 307, 25)
+    recorder.keep(np.array([1, 0]))
+    assert recorder.past().growth(Signal.PCIE_REPLAY).tolist() == pytest.approx([25 if unseen < 60 else 0, learnt])
+    assert recorder.past().most_grown(Signal.PCIE_REPLAY)[1] == pytest.approx(at_once)
+
+
+def test_after_a_gap_of_days_what_was_hours_before_it_is_not_hours_ago() -> None:
+    recorder = _recorder()
+    _run(recorder, range(33), 100.0)
+    _run(recorder, range(DAYS, DAYS + 1), 100.0)
+    past = recorder.past()
+    assert past.growth(Signal.PCIE_REPLAY).tolist() == [0, 0]
+    assert past.mean(Signal.POWER).shape == (0, 2)
+
+
+def test_after_a_gap_of_an_hour_it_is() -> None:
+    recorder = _recorder()
+    _run(recorder, range(33), 100.0)
+    _run(recorder, range(93, 94), 100.0)
+    past = recorder.past()
+    assert past.growth(Signal.PCIE_REPLAY).tolist() == [0, 32]
+    assert past.times_s.tolist() == [300.0 * slot for slot in range(1, 8)], "the slot before the gap is over"
+
+
 def test_a_row_that_came_later_is_unknown_before() -> None:
     recorder = _recorder()
     _run(recorder, range(20), 100.0)

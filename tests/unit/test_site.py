@@ -164,6 +164,29 @@ def test_a_feed_that_is_no_longer_measured_is_unknown_and_not_forgotten() -> Non
     np.testing.assert_array_equal(frame.racks.feed_w, [[12_000, 12_000], [24_000, np.nan]])
 
 
+def _feeds(rack: str, *feeds: str) -> dict[str, list[tuple[Labels, float]]]:
+    return {"rack_power_watts": [({"rack": rack, "feed": feed}, 12_000.0) for feed in feeds]}
+
+
+def test_a_rack_that_is_still_there_keeps_its_feeds_however_long_nobody_measures_them() -> None:
+    watch = Watch()
+    watch.see(_feeds("r1", "A", "B"))
+    frame = [watch.see({}) for _ in range(60)][-1]
+    assert [feed.link for feed in frame.racks.feeds] == ["r1/A", "r1/B"]
+    assert np.isnan(frame.racks.feed_w).all()
+
+
+def test_a_rack_that_nobody_names_any_more_takes_its_feeds_along() -> None:
+    watch = Watch()
+    watch.see(_feeds("r2", "A", "B"))
+    frames = [watch.see(_feeds("r1", "A")) for _ in range(21)]
+    assert [feed.link for feed in frames[-2].racks.feeds] == ["r2/A", "r2/B", "r1/A"]
+    assert [feed.link for feed in frames[-1].racks.feeds] == ["r1/A"]
+    assert {str(feed.rack) for feed in frames[-1].racks.feeds} <= {rack.rack for rack in frames[-1].racks.components}
+    frame = watch.see(_feeds("r2", "C"))
+    assert [feed.link for feed in frame.racks.feeds] == ["r1/A", "r2/C"], "another rack of that name has its own"
+
+
 def test_the_meter_of_the_whole_rack_stands_before_the_sum_of_its_feeds() -> None:
     meters: list[tuple[Labels, float]] = [({"rack": "r1"}, 25_000.0), ({"rack": "r1", "feed": "A"}, 12_000.0)]
     assert Watch().see({"rack_power_watts": meters}).racks.power_w.tolist() == [[25_000]]

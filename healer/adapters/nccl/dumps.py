@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
 
-from healer.adapters.nccl.files import matching
+from healer.adapters.followed_files import matching
 from healer.domain.testimony import Testimony
 from healer.errors import Unavailable
 from healer.telemetry.nccl.dump import Dump, read_dump

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 
+from healer.adapters.background import InBackground
 from healer.adapters.nccl.dumps import DumpFiles
 from healer.adapters.nccl.logs import LogFiles
 from healer.adapters.nccl.ras_jobs import RasJobs
@@ -27,7 +27,7 @@ class NcclWitness:
         self, *, ras: RasJobs | None = None, dumps: DumpFiles | None = None, logs: LogFiles | None = None
     ) -> None:
         self._ras = ras
-        self._files = [_InBackground(part.look, part.warnings) for part in (dumps, logs) if part is not None]
+        self._files = [_Files(part) for part in (dumps, logs) if part is not None]
 
     def close(self) -> None:
         for part in self._files:
@@ -47,26 +47,21 @@ class NcclWitness:
         return tuple(islice((*said, *(() if self._ras is None else self._ras.warnings())), _MOST_WARNINGS))
 
 
-class _InBackground:
-    """One look at a time in a thread; what the last one saw counts meanwhile."""
+class _Files:
+    """What the last look saw counts while the next one is under way."""
 
-    def __init__(self, look: Callable[[datetime], tuple[Testimony, ...]], warn: Callable[[], tuple[str, ...]]) -> None:
-        self._look = look
-        self._warn = warn
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="nccl-files")
-        self._under_way: Future[tuple[Testimony, ...]] | None = None
+    def __init__(self, part: DumpFiles | LogFiles) -> None:
+        self._looking = InBackground(lambda now: (part.look(now), part.warnings()), name="nccl-files")
         self._seen: tuple[Testimony, ...] = ()
         self.warnings: tuple[str, ...] = ()
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._looking.close()
 
     def look(self, now: datetime) -> tuple[Testimony, ...]:
-        if self._under_way is not None and self._under_way.done():
-            done, self._under_way = self._under_way, None
-            self._seen, self.warnings = done.result(), self._warn()
-        if self._under_way is None:
-            self._under_way = self._thread.submit(self._look, now)
+        seen = self._looking.ask(now)
+        if seen is not None:
+            self._seen, self.warnings = seen
         return self._seen
 
 

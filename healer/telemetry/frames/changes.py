@@ -20,12 +20,20 @@ _NO_VALUES: Floats = np.empty(0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """What changed of one signal at one tick: (m,) rows, their values until then, and how much a counter grew."""
+    """What changed of one signal at one tick.
+
+    Attributes:
+        rows: (m,)
+        before: (m,) their values until then, NaN where unknown.
+        gained: (m,) how much a counter grew since it was last known; 0 where it never was.
+        last_s: (m,) unix seconds at which it was last known.
+    """
 
     tick: int
     rows: Ints
     before: Floats
     gained: Floats
+    last_s: Floats
 
 
 @dataclass(slots=True, eq=False)
@@ -33,12 +41,14 @@ class _Changing:
     """Attributes:
     now: (n,) NaN where unknown.
     last: (n,) the newest known value of each row, NaN where it was never known.
+    last_s: (n,) unix seconds of the tick that had it, -inf where none had.
     since_s: (n,) unix seconds of the first known value, inf before.
     changes: oldest first.
     """
 
     now: Floats
     last: Floats
+    last_s: Floats
     since_s: Floats
     changes: list[Change] = field(default_factory=list)
 
@@ -57,11 +67,13 @@ class Changes(Generic[S]):
         for signal in {**self._signals, **values}:
             held = self._signals.get(signal)
             if held is None:
-                held = self._signals[signal] = _Changing(_unknown(n), _unknown(n), np.full(n, np.inf))
+                held = _Changing(_unknown(n), _unknown(n), np.full(n, -np.inf), np.full(n, np.inf))
+                self._signals[signal] = held
             elif len(held.now) < n:
                 new = n - len(held.now)
                 held.now = np.concatenate([held.now, _unknown(new)])
                 held.last = np.concatenate([held.last, _unknown(new)])
+                held.last_s = np.concatenate([held.last_s, np.full(new, -np.inf)])
                 held.since_s = np.concatenate([held.since_s, np.full(new, np.inf)])
             given = values.get(signal)
             self._take(held, _unknown(n) if given is None else given, at_s)
@@ -87,7 +99,8 @@ class Changes(Generic[S]):
         places[rows] = np.arange(len(rows))
         self._n = len(rows)
         for held in self._signals.values():
-            held.now, held.last, held.since_s = held.now[rows], held.last[rows], held.since_s[rows]
+            held.now, held.since_s = held.now[rows], held.since_s[rows]
+            held.last, held.last_s = held.last[rows], held.last_s[rows]
             held.changes = [moved for change in held.changes if len((moved := _moved(change, places)).rows)]
 
     def steps(self) -> dict[S, Steps]:
@@ -102,8 +115,9 @@ class Changes(Generic[S]):
         rows = np.flatnonzero(((now != held.now) & (known | was_known)) & ~first)
         if len(rows):
             gained = np.nan_to_num(np.maximum(now[rows] - held.last[rows], 0.0))
-            held.changes.append(Change(self._tick, rows, held.now[rows], gained))
+            held.changes.append(Change(self._tick, rows, held.now[rows], gained, held.last_s[rows]))
         held.last[known] = now[known]
+        held.last_s[known] = at_s
         held.now = now
 
     def _steps(self, held: _Changing) -> Steps:
@@ -127,4 +141,5 @@ def _unknown(n: int) -> Floats:
 
 def _moved(change: Change, places: Ints) -> Change:
     kept = places[change.rows] >= 0
-    return Change(change.tick, places[change.rows[kept]], change.before[kept], change.gained[kept])
+    rows = places[change.rows[kept]]
+    return Change(change.tick, rows, change.before[kept], change.gained[kept], change.last_s[kept])

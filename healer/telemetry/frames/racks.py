@@ -22,7 +22,8 @@ class Racks:
         self._span_s = span_s
         self._max_age_s = max_age_s
         self._watts: deque[tuple[float, dict[_Meter, float]]] = deque()
-        self._feeds: dict[_Meter, None] = {}  # every feed that was ever measured, in the order in which they were met
+        # Every feed of these racks that was ever measured, in the order in which they were met.
+        self._feeds: dict[_Meter, None] = {}
 
     def add(self, reading: Reading) -> None:
         at_s = reading.at.timestamp()
@@ -31,8 +32,10 @@ class Racks:
             self._watts.popleft()
 
     def axis(self, groups: GroupAxis) -> RackAxis:
-        """Args:
-        groups: the racks that GPUs are in; those that are only measured come to them.
+        """A rack that nobody names any more takes its feeds along.
+
+        Args:
+            groups: the racks that GPUs are in; those that are only measured come to them.
         """
         seen = {rack for _, meters in self._watts for rack, _ in meters}
         named = {str(component.rack): component for component in groups.components}
@@ -46,6 +49,7 @@ class Racks:
         budgets = self._rules.rack_budget_w
         default = budgets.get("default", np.nan)
         power_w = np.full((len(self._watts), len(names)), np.nan)
+        self._feeds = {meter: None for meter in self._feeds if meter[0] in column}
         feeds = list(self._feeds)
         feed_w = np.full((len(self._watts), len(feeds)), np.nan)
         for tick, (_, meters) in enumerate(self._watts):

@@ -1,7 +1,8 @@
 """Recorder: the signals of one axis over the window, and the hours before it in slots.
 
 What leaves the window goes into the past, unless it was found sick meanwhile: whoever compares with the past compares
-with health. By then a fault has had the length of the window to show itself.
+with health. By then a fault has had the length of the window to show itself. What was counted while nobody looked for
+longer than that is no burst: it is spread over the time that nobody saw; and of days, it is no matter of hours.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ S = TypeVar("S", bound=StrEnum)
 
 SLOT = timedelta(minutes=5)
 PAST_SPAN = timedelta(hours=6)
+
+_Growth: TypeAlias = dict[S, list[tuple[Ints, Floats]]]
+"""Counter -> the rows in which it grew, and by how much; an entry for each slot."""
 
 
 class Recorder(Generic[S]):
@@ -48,7 +52,7 @@ class Recorder(Generic[S]):
         self._gauges: Tracks[S] = Tracks()
         self._changes: Changes[S] = Changes()
         self._past: Tracks[S] = Tracks(np.float32)
-        self._grown: deque[dict[S, tuple[Ints, Floats]]] = deque()
+        self._grown: deque[_Growth[S]] = deque()
         self._open: _Slot[S] | None = None
         self._n = 0
         self._shown: Past[S] | None = None
@@ -71,6 +75,7 @@ class Recorder(Generic[S]):
             self._remember(self._gauges.times_s[0], learnt)
             self._gauges.drop_before(np.nextafter(self._gauges.times_s[0], np.inf))
         self._changes.forget_unknown()
+        self._end_slots(oldest_s)
 
     def keep(self, rows: Ints) -> None:
         """Only these rows, in this order."""
@@ -81,9 +86,8 @@ class Recorder(Generic[S]):
         self._changes.keep(rows)
         self._past.keep(rows)
         for slot in self._grown:
-            for signal, (grew, gained) in slot.items():
-                kept = places[grew] >= 0
-                slot[signal] = (places[grew[kept]], gained[kept])
+            for signal, entries in slot.items():
+                slot[signal] = [_placed(grew, gained, places) for grew, gained in entries]
         if self._open is not None:
             self._open.keep(rows, places)
 
@@ -101,8 +105,8 @@ class Recorder(Generic[S]):
         grown: dict[S, list[tuple[Ints, Floats]]] = {}
         so_far = {} if self._open is None else self._open.growth()
         for slot in (*self._grown, so_far):
-            for signal, entry in slot.items():
-                grown.setdefault(signal, []).append(entry)
+            for signal, entries in slot.items():
+                grown.setdefault(signal, []).extend(entries)
         means = {signal: _padded(cells, self._n) for signal, cells in self._past.views().items()}
         return Past(np.array(self._past.times_s), SLOT, self._n, means, grown)
 
@@ -122,18 +126,32 @@ class Recorder(Generic[S]):
                 self._open.add(signal, row, learnt)
             elif signal in dropped:
                 counts = np.ones_like(learnt) if signal in self.tallied else learnt
-                self._open.add_growth(signal, dropped[signal], counts)
+                unseen_s = at_s - dropped[signal].last_s
+                unseen_s[unseen_s <= self._span_s] = 0.0
+                self._open.add_growth(signal, dropped[signal], unseen_s, counts)
                 self._shown = None
+
+    def _end_slots(self, oldest_s: float) -> None:
+        """After a gap: the slot before it gets nothing more, and what is hours old has passed."""
+        if self._open is not None and _end_s(self._open) < oldest_s:
+            self._close(self._open)
+            self._open = None
+        # Of the last slot that is over, hours are kept; the next one is not over yet.
+        self._drop_before(oldest_s - (PAST_SPAN + SLOT).total_seconds())
 
     def _close(self, slot: _Slot[S]) -> None:
         self._shown = None
-        end_s = (slot.number + 1) * SLOT.total_seconds()
+        end_s = _end_s(slot)
         self._past.append(end_s, slot.means(self._n), self._n)
         self._grown.append(slot.growth())
+        self._drop_before(end_s - PAST_SPAN.total_seconds())
+
+    def _drop_before(self, at_s: float) -> None:
         before = len(self._past.times_s)
-        self._past.drop_before(end_s - PAST_SPAN.total_seconds())
+        self._past.drop_before(at_s)
         for _ in range(before - len(self._past.times_s)):
             self._grown.popleft()
+            self._shown = None
 
 
 def _padded(cells: Cells, n: int) -> NDArray[np.float32]:
@@ -144,6 +162,16 @@ def _padded(cells: Cells, n: int) -> NDArray[np.float32]:
     return whole.astype(np.float32, copy=False)
 
 
+def _placed(grew: Ints, gained: Floats, places: Ints) -> tuple[Ints, Floats]:
+    """The same for the rows that are kept."""
+    kept = places[grew] >= 0
+    return places[grew[kept]], gained[kept]
+
+
+def _end_s(slot: _Slot[S]) -> float:
+    return (slot.number + 1) * SLOT.total_seconds()
+
+
 class _Slot(Generic[S]):
     """What has gone into a slot of the past so far."""
 
@@ -151,7 +179,7 @@ class _Slot(Generic[S]):
         self.number = number
         self._sums: dict[S, Floats] = {}
         self._counts: dict[S, Floats] = {}
-        self._growth: dict[S, list[tuple[Ints, Floats]]] = {}
+        self._growth: dict[tuple[S, int], list[tuple[Ints, Floats]]] = {}  # by how many slots it is spread over
 
     def add(self, signal: S, row: Cells, learnt: Bools) -> None:
         taken = ~np.isnan(row) & learnt
@@ -161,10 +189,16 @@ class _Slot(Generic[S]):
         np.add(sums, row, out=sums, where=taken)
         counts += taken
 
-    def add_growth(self, signal: S, change: Change, learnt: Bools) -> None:
-        grew = (change.gained > 0) & learnt[change.rows]
-        if grew.any():
-            self._growth.setdefault(signal, []).append((change.rows[grew], change.gained[grew]))
+    def add_growth(self, signal: S, change: Change, unseen_s: Floats, learnt: Bools) -> None:
+        """Args:
+        unseen_s: (m,) for how long before the change nobody looked; 0 where somebody did.
+        """
+        grew = (change.gained > 0) & learnt[change.rows] & (unseen_s <= PAST_SPAN.total_seconds())
+        slots = np.maximum(np.ceil(unseen_s[grew] / SLOT.total_seconds()), 1).astype(np.int64)
+        rows, gained = change.rows[grew], change.gained[grew]
+        for number in np.unique(slots).tolist():
+            part = slots == number
+            self._growth.setdefault((signal, number), []).append((rows[part], gained[part]))
 
     def means(self, n: int) -> dict[S, Cells]:
         means: dict[S, Cells] = {}
@@ -173,24 +207,21 @@ class _Slot(Generic[S]):
             means[signal] = np.divide(sums, counts, out=np.full(n, np.nan), where=counts > 0)
         return means
 
-    def growth(self) -> dict[S, tuple[Ints, Floats]]:
-        total: dict[S, tuple[Ints, Floats]] = {}
-        for signal, parts in self._growth.items():
+    def growth(self) -> _Growth[S]:
+        total: _Growth[S] = {}
+        for (signal, slots), parts in self._growth.items():
             rows, inverse = np.unique(np.concatenate([rows for rows, _ in parts]), return_inverse=True)
             gained = np.zeros(len(rows))
             np.add.at(gained, inverse, np.concatenate([part for _, part in parts]))
-            total[signal] = (rows, gained)
+            total.setdefault(signal, []).extend([(rows, gained / slots)] * slots)
         return total
 
     def keep(self, rows: Ints, places: Ints) -> None:
         for signal in self._sums:
             sums, counts = self._padded(signal, len(places))
             self._sums[signal], self._counts[signal] = sums[rows], counts[rows]
-        for signal, parts in self._growth.items():
-            self._growth[signal] = [
-                (places[grew[kept]], gained[kept]) for grew, gained in parts if (kept := places[grew] >= 0).any()
-            ]
-        self._growth = {signal: parts for signal, parts in self._growth.items() if parts}
+        for key, parts in self._growth.items():
+            self._growth[key] = [_placed(grew, gained, places) for grew, gained in parts]
 
     def _padded(self, signal: S, n: int) -> tuple[Floats, Floats]:
         new = n - len(self._sums[signal])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 import numpy as np
@@ -10,12 +10,14 @@ import numpy as np
 from healer.domain.axes import Bools, Floats, GpuAxis, Ints
 from healer.domain.fleet import Fleet
 from healer.domain.frame import Frame, Presence, Presences
+from healer.domain.kernel_line import KernelLine
 from healer.domain.reading import Reading
 from healer.domain.signal import Signal
 from healer.domain.testimony import Testimony
 from healer.domain.topology import Topology, departed
 from healer.telemetry.catalogue.signals import SPELLINGS, is_step
 from healer.telemetry.frames.anew import Anew
+from healer.telemetry.frames.kernel_log import KernelLog
 from healer.telemetry.frames.pulse import Pulse
 from healer.telemetry.frames.punctual import Punctual
 from healer.telemetry.frames.racks import Racks
@@ -59,10 +61,12 @@ class Window:
         self._punctual = Punctual()
         self._anew = Anew()
         self._xids = XidLog()
+        self._kernel_log = KernelLog()
         self._offered: dict[Signal, Bools] = {}
         self._last_sample: Floats = np.empty(0)  # (n_gpus,) unix seconds, NaN where the source gave no time
-        self._first_seen: Floats = np.empty(0)  # (n_gpus,) unix seconds of the first reading that had the GPU
-        self._last_seen: Floats = np.empty(0)  # (n_gpus,) unix seconds of the newest
+        # (n_gpus,) unix seconds of the sample that it was met with; -inf if it was there before anybody looked
+        self._first_sample: Floats = np.empty(0)
+        self._last_seen: Floats = np.empty(0)  # (n_gpus,) unix seconds of the newest reading that had the GPU
         self._jobs: Ints = np.empty(0, dtype=np.int64)
         self._job_since: Floats = np.empty(0)  # (n_gpus,) unix seconds
         self._at_s = -np.inf
@@ -75,6 +79,7 @@ class Window:
         *,
         fleet: Fleet | None = None,
         testimonies: tuple[Testimony, ...] = (),
+        kernel_lines: Sequence[KernelLine] | None = None,
         sick: Bools | None = None,
         sick_ports: Bools | None = None,
     ) -> Frame:
@@ -83,6 +88,7 @@ class Window:
         Args:
             topology: what is configured to know better than labels do where a GPU is, and whose.
             fleet: what the scheduler says of the nodes; None where nobody can be asked.
+            kernel_lines: what kernel logs said since the reading before; None where nobody reads them.
             sick, sick_ports: (n_gpus, n_ports of the frame before,) what was found sick in it: that is not learnt as
                 normal.
         """
@@ -99,8 +105,9 @@ class Window:
         self._roster.update(tick.newest_of_set, topology or Topology())
         known_before = ~np.isnan(self._last_seen)
         self._last_seen[tick.seen] = at_s
-        self._first_seen = np.fmin(self._first_seen, self._last_seen)
         self._last_sample = np.fmax(self._last_sample, tick.newest_of_row)
+        met = tick.seen & ~known_before
+        self._first_sample[met] = self._last_heard()[met] if known_before.any() else -np.inf
         for signal, values in tick.values.items():
             known = ~np.isnan(values)
             self._offered[signal] = self._offered[signal] | known if signal in self._offered else known
@@ -111,6 +118,9 @@ class Window:
         if doubtful.any():
             tick.values = {signal: np.where(doubtful, np.nan, values) for signal, values in tick.values.items()}
         self._note_xids(reading, tick, known_before)
+        if kernel_lines is not None:
+            self._note_lines(reading, kernel_lines)
+        self._xids.forget(at_s)
         self._anew.note(tick.values, at_s, len(self._roster))
         self._record.append(at_s, tick.values, len(self._roster), sick)
         self._site.add(reading, fleet, sick_ports)
@@ -128,7 +138,7 @@ class Window:
         if new:
             unknown = np.full(new, np.nan)
             self._last_sample = np.concatenate([self._last_sample, unknown])
-            self._first_seen = np.concatenate([self._first_seen, unknown])
+            self._first_sample = np.concatenate([self._first_sample, unknown])
             self._last_seen = np.concatenate([self._last_seen, unknown])
             no = np.zeros(new, dtype=np.bool_)
             self._offered = {signal: np.concatenate([offered, no]) for signal, offered in self._offered.items()}
@@ -160,7 +170,12 @@ class Window:
                 jobs=self._jobs,
                 known_before=known_before,
             )
-        self._xids.forget(tick.at_s)
+
+    def _note_lines(self, reading: Reading, lines: Sequence[KernelLine]) -> None:
+        axis = self._roster.axis()
+        self._kernel_log.meet(reading.label_sets, self._roster.row_of, axis)
+        for row, line in self._kernel_log.located(lines, reading.at.timestamp(), axis, self._last_heard()):
+            self._xids.note(row, line, int(self._jobs[row]))
 
     def _presence(self, reading: Reading, tick: Tick) -> Presences:
         """(n_gpus,) of Presence."""
@@ -184,9 +199,14 @@ class Window:
         if not missing.any():
             return []
         rows = np.flatnonzero(_shared(axis.exporters, missing)).tolist()
-        first_s, last_s = self._first_seen[rows].tolist(), self._last_seen[rows].tolist()
+        # By samples: a store that does not say that series end shows the old one beside the new one for minutes.
+        first_s, last_s = self._first_sample[rows].tolist(), self._last_heard()[rows].tolist()
         gone = departed([axis.components[row] for row in rows], first_s, last_s)
         return [rows[position] for position in gone if missing[rows[position]]]
+
+    def _last_heard(self) -> Floats:
+        """(n_gpus,) unix seconds of the newest sample, or of the reading that had it, where it gave no time."""
+        return np.where(np.isnan(self._last_sample), self._last_seen, self._last_sample)
 
     def _forget(self, at_s: float, presence: Presences) -> Presences:
         gone = at_s - self._last_seen > self._forget_after_s
@@ -196,7 +216,7 @@ class Window:
         for part in (self._roster, self._record, self._pulse, self._anew, self._xids):
             part.keep(kept)
         self._last_sample = self._last_sample[kept]
-        self._first_seen, self._last_seen = self._first_seen[kept], self._last_seen[kept]
+        self._first_sample, self._last_seen = self._first_sample[kept], self._last_seen[kept]
         self._jobs, self._job_since = self._jobs[kept], self._job_since[kept]
         self._offered = {signal: offered[kept] for signal, offered in self._offered.items()}
         return presence[kept]
@@ -207,6 +227,7 @@ class Window:
         warnings = reading.warnings + tuple(f"{name} did not answer" for name in reading.silent)
         if homeless:
             warnings += (f"{homeless} series name no GPU: neither a UUID nor an index with a host label",)
+        warnings += self._kernel_log.warnings()
         frozen = presence == Presence.FROZEN
         if frozen.any():
             still = sorted({axis.targets[row] for row in np.flatnonzero(frozen).tolist()})

@@ -1,21 +1,29 @@
-"""XidLog: every XID of the last day, put together from a gauge that only knows the last one and from counts by code.
+"""XidLog: every XID of the last day, put together from a gauge that only knows the last one, from counts by code, and
+from lines of the kernel's log.
 
 `DCGM_FI_DEV_XID_ERRORS` holds the last XID and never clears: only its change is news, and what it holds when it is
-first seen may be years old. The exporter's own counts tell of each code by itself, also of the same one again.
+first seen may be years old. The exporter's own counts tell of each code by itself, also of the same one again. A line
+tells the most, such as a sub-code, and so it stands above both: where it says that there is nothing to do, what gauge
+and counts say of the same XID is nothing either. An XID that several tell is of the job in which it was told first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from healer.domain.axes import Bools, Floats, Ints
 from healer.domain.history import Xids
+from healer.domain.kernel_line import KernelLine
+from healer.telemetry.xids.xid_verdicts import RECOVERY_CHANGED
 
 KEPT_S = 24 * 3600.0
 _MOST_ENTRIES = 200_000
+_SAME_S = 180.0  # a line, a scrape and a turn that tell of the same XID are no further apart
+_LOG = "log"
+_EXPORTED = ("gauge", "recent", "total")
 
 
 @dataclass(slots=True)
@@ -24,9 +32,21 @@ class _Entry:
     last_s: float
     count: int
     standing: bool
+    line: KernelLine | None = None
 
 
-_Key = tuple[int, int, int, str]  # row, code, job, who told it
+@dataclass(slots=True)
+class _Mention:
+    """Attributes:
+    matched: who else has told of the same one.
+    """
+
+    at_s: float
+    job: int
+    matched: set[str] = field(default_factory=set)
+
+
+_Key = tuple[int, int, int, str, str]  # row, code, job, who told it, what the line asks for
 
 
 class XidLog:
@@ -34,6 +54,8 @@ class XidLog:
         self._gauge: Floats = np.empty(0)  # (n,) the newest known last XID of each GPU, NaN before the first
         self._counts: dict[tuple[int, int, str], float] = {}
         self._entries: dict[_Key, _Entry] = {}
+        self._mentions: dict[tuple[int, int, str], _Mention] = {}  # by row, code and who told: the newest
+        self._nothing: dict[tuple[int, int], float] = {}  # by row and code, when there was nothing to do
         self._shown: Xids | None = None
 
     def note_gauge(self, last_xid: Floats, at_s: float, jobs: Ints) -> Ints:
@@ -53,7 +75,7 @@ class XidLog:
         self._gauge = np.where(known, last_xid, self._gauge)
         for row, code, first in zip(rows.tolist(), after.tolist(), np.isnan(before).tolist(), strict=True):
             if code > 0:
-                self._note((row, int(code), int(jobs[row]), "gauge"), at_s, 1, standing=first)
+                self._note(row, int(code), int(jobs[row]), "gauge", at_s, standing=first)
         cleared: Ints = rows[(after == 0) & (before > 0)]
         return cleared
 
@@ -76,11 +98,15 @@ class XidLog:
             grown = value - (before or 0.0)
             if grown > 0:
                 standing = before is None and told == "total" and not known_before[row]
-                self._note((row, int(code), int(jobs[row]), told), at_s, int(grown), standing=standing)
+                self._note(row, int(code), int(jobs[row]), told, at_s, count=int(grown), standing=standing)
 
-    def note(self, row: int, code: int, at_s: float, job: int, told: str) -> None:
-        """Take in one XID that somebody saw, such as a line of the kernel's log."""
-        self._note((row, code, job, told), at_s, 1, standing=False)
+    def note(self, row: int, line: KernelLine, job: int) -> None:
+        """Take in what a line of the kernel's log tells of the GPU."""
+        at_s = line.at.timestamp()
+        if line.counts:
+            self._note(row, line.code, job, _LOG, at_s, count=line.count, standing=line.is_old, line=line)
+        elif not line.is_old:
+            self._dismiss(row, line.code, at_s)
 
     def forget(self, at_s: float) -> None:
         old = [key for key, entry in self._entries.items() if at_s - entry.last_s > KEPT_S]
@@ -91,6 +117,8 @@ class XidLog:
         for key in old:
             del self._entries[key]
             self._shown = None
+        self._mentions = {key: m for key, m in self._mentions.items() if at_s - m.at_s <= _SAME_S}
+        self._nothing = {key: told_s for key, told_s in self._nothing.items() if at_s - told_s <= _SAME_S}
 
     def keep(self, rows: Ints) -> None:
         """Only these rows, in this order."""
@@ -100,10 +128,14 @@ class XidLog:
             (places[row], code, told): value for (row, code, told), value in self._counts.items() if row in places
         }
         self._entries = {
-            (places[row], code, job, told): entry
-            for (row, code, job, told), entry in self._entries.items()
+            (places[row], code, job, told, asks): entry
+            for (row, code, job, told, asks), entry in self._entries.items()
             if row in places
         }
+        self._mentions = {
+            (places[row], code, told): mention for (row, code, told), mention in self._mentions.items() if row in places
+        }
+        self._nothing = {(places[row], code): at_s for (row, code), at_s in self._nothing.items() if row in places}
         self._shown = None
 
     def shown(self) -> Xids:
@@ -111,14 +143,57 @@ class XidLog:
             self._shown = _arrays(self._entries.items())
         return self._shown
 
-    def _note(self, key: _Key, at_s: float, count: int, *, standing: bool) -> None:
+    def _note(
+        self,
+        row: int,
+        code: int,
+        job: int,
+        told: str,
+        at_s: float,
+        *,
+        standing: bool,
+        count: int = 1,
+        line: KernelLine | None = None,
+    ) -> None:
+        if not standing:
+            if told != _LOG and abs(at_s - self._nothing.get((row, code), -np.inf)) <= _SAME_S:
+                return
+            job = self._job_of(row, code, job, told, at_s)
+        key = (row, code, job, told, "" if line is None else line.action)
         entry = self._entries.get(key)
         if entry is None:
-            self._entries[key] = _Entry(at_s, at_s, count, standing)
+            self._entries[key] = _Entry(at_s, at_s, count, standing, line)
         else:
-            entry.last_s, entry.count = max(entry.last_s, at_s), entry.count + count
-            entry.standing = entry.standing and standing
+            if at_s >= entry.last_s:
+                entry.line = line
+            entry.first_s, entry.last_s = min(entry.first_s, at_s), max(entry.last_s, at_s)
+            entry.count, entry.standing = entry.count + count, entry.standing and standing
         self._shown = None
+
+    def _job_of(self, row: int, code: int, job: int, told: str, at_s: float) -> int:
+        """The job, or that in which somebody else told of the same XID before: by now another one may have begun."""
+        mention = _Mention(at_s, job)
+        for other in _EXPORTED if told == _LOG else (_LOG,):
+            before = self._mentions.get((row, code, other))
+            if before is not None and abs(at_s - before.at_s) <= _SAME_S and told not in before.matched:
+                before.matched.add(told)
+                mention.matched.add(other)
+                mention.job = before.job
+        self._mentions[row, code, told] = mention
+        return mention.job
+
+    def _dismiss(self, row: int, code: int, at_s: float) -> None:
+        """There is nothing to do for this one; a recovery action that ended takes back every one before."""
+        self._nothing[row, code] = at_s
+        is_end = code == RECOVERY_CHANGED
+        for key, entry in [*self._entries.items()]:
+            is_line = key[3] == _LOG
+            if key[:2] != (row, code) or (is_line and not is_end):
+                continue
+            began = is_end or entry.first_s >= at_s - _SAME_S
+            if began and entry.last_s <= at_s + (0.0 if is_line else _SAME_S):
+                del self._entries[key]
+                self._shown = None
 
 
 def _arrays(entries: Iterable[tuple[_Key, _Entry]]) -> Xids:
@@ -135,4 +210,5 @@ def _arrays(entries: Iterable[tuple[_Key, _Entry]]) -> Xids:
         jobs=np.array([key[2] for key in keys], dtype=np.int64),
         standing=np.array([entry.standing for entry in values], dtype=np.bool_),
         told=tuple(key[3] for key in keys),
+        lines=tuple(entry.line for entry in values) if any(key[3] == _LOG for key in keys) else (),
     )

@@ -161,6 +161,11 @@ def said_in(line: str) -> Said | None:
     return _lost_gpu(line) or _known(line) or _trouble(line, lowered) or crash_in(line) or collective_in(line)
 
 
+def starts_driver(line: str) -> bool:
+    """Whether the driver says that it was loaded: what its GPUs had before is over."""
+    return "NVIDIA UNIX" in line and _DRIVER.search(line) is not None
+
+
 def link_in(message: str) -> int | None:
     """The link that a message names; -1, which the driver writes where it is none, is none."""
     found = _LINK.search(message)

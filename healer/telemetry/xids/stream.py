@@ -49,20 +49,9 @@ def classify(lines: Iterable[str], *, driver: int | None = None) -> Iterator[Ver
         lines: of a kernel log, with any heading or none; a line may hold several, joined by a newline.
         driver: the branch of the driver, such as 570; without it the log's own line of the driver's start counts.
     """
-    log = _Log(driver)
+    log = Classifier(driver)
     for line in lines:
-        parts = pieces(line)
-        heading = split_heading(parts[0])[0] if len(parts) > 1 else Heading()
-        for piece in parts:
-            said = said_in(piece)
-            found, message = split_heading(piece) if said is not None else (heading, piece)
-            # What continues a line has the heading of that line.
-            heading = Heading(found.host or heading.host, found.stamp or heading.stamp)
-            verdict = log.take(said, heading)
-            if verdict is not None:
-                yield replace(
-                    verdict, time=heading.stamp.text if heading.stamp else "", line=message[:_LONGEST_LINE].rstrip()
-                )
+        yield from log.take(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +80,12 @@ _Gpu = tuple[str | None, str]  # host and PCI address
 _NOTHING_BEGUN: tuple[str | None, str | None] = None, None
 
 
-class _Log:
-    def __init__(self, driver: int | None) -> None:
+class Classifier:
+    """Of the lines of one log, which come one by one. Args:
+    driver: the branch of the driver, such as 570; without it the log's own line of the driver's start counts.
+    """
+
+    def __init__(self, driver: int | None = None) -> None:
         self._driver = driver
         self._drivers: dict[str | None, int] = {}
         self._hosts: dict[str | None, _Host] = {}
@@ -103,7 +96,22 @@ class _Log:
         self._begun = _NOTHING_BEGUN
         self._lines_left = 0
 
-    def take(self, said: Said | None, heading: Heading) -> Verdict | None:
+    def take(self, line: str) -> Iterator[Verdict]:
+        """The verdicts on the events that end with this line, which may hold several, joined by a newline."""
+        parts = pieces(line)
+        heading = split_heading(parts[0])[0] if len(parts) > 1 else Heading()
+        for piece in parts:
+            said = said_in(piece)
+            found, message = split_heading(piece) if said is not None else (heading, piece)
+            # What continues a line has the heading of that line.
+            heading = Heading(found.host or heading.host, found.stamp or heading.stamp)
+            verdict = self._judge(said, heading)
+            if verdict is not None:
+                yield replace(
+                    verdict, time=heading.stamp.text if heading.stamp else "", line=message[:_LONGEST_LINE].rstrip()
+                )
+
+    def _judge(self, said: Said | None, heading: Heading) -> Verdict | None:
         """The verdict on what one line says, if it is an event or ends one."""
         self._lines_left -= 1
         match said:

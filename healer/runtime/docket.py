@@ -1,0 +1,57 @@
+"""The docket: what one pass under the lock decides upon, read as it begins and kept up with what it decides itself."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from healer.domain.incident import Incident, IncidentState
+from healer.domain.plan import Plan
+from healer.domain.run import Run
+from healer.domain.verdict import Guard, Verdict
+from healer.policy.guards import leases_of
+from healer.runtime.knowledge import Claims
+
+
+class Docket:
+    """Nobody else changes incidents, starts runs or asks questions while the lock is held. People answer and silence
+    meanwhile: an answer is written against the question as it then is, and the guards are asked again before each
+    effect.
+
+    Attributes:
+        incidents: newest first; those that have not ended, and those whose finding persists.
+    """
+
+    def __init__(self, incidents: Iterable[Incident], claims: Claims) -> None:
+        self.incidents = tuple(incidents)
+        self.claims = claims
+        self._asking: dict[str, list[str]] = defaultdict(list)  # component key -> the incidents that ask about it
+        for incident in self.incidents:
+            if incident.state is IncidentState.AWAITING_APPROVAL and incident.plan is not None:
+                self.asked(incident, incident.plan)
+
+    def asked(self, incident: Incident, plan: Plan) -> None:
+        for resource in leases_of(plan):
+            self._asking[resource].append(incident.id)
+
+    def voided(self, incident: Incident) -> None:
+        """It asks no longer."""
+        for resource in leases_of(incident.plan) if incident.plan is not None else ():
+            self._asking[resource] = [other for other in self._asking[resource] if other != incident.id]
+
+    def started(self, run: Run) -> None:
+        self.claims = self.claims.with_run(run)
+
+    def asked_elsewhere(self, incident: Incident, plan: Plan) -> Verdict | None:
+        """One question for one component: of two faults on a node, the second waits for what becomes of the first."""
+        for resource in leases_of(plan):
+            for other in self._asking.get(resource, ()):
+                if other != incident.id:
+                    return Verdict(Guard.LEASE, f"{resource} awaits approval in {other}", f"{other} moves on")
+        return None
+
+
+def brought_up_to_date(before: Iterable[Incident], changed: Iterable[Incident]) -> tuple[Incident, ...]:
+    """What the journal would answer now, had it been asked again: newest first."""
+    by_id = {incident.id: incident for incident in (*before, *changed)}
+    return tuple(sorted(by_id.values(), key=lambda incident: incident.opened_at, reverse=True))
