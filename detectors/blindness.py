@@ -108,6 +108,7 @@ class _Nodes:
         whole_rack: silent, and so is its rack.
         in_service: (scalar) how many nodes are not out of service.
         everywhere: (scalar) whether most of these are silent.
+        lately: (scalar) whether most of these were, minutes ago: who is still silent is only the last to answer.
     """
 
     def __init__(self, frame: Frame, settings: Settings) -> None:
@@ -130,11 +131,25 @@ class _Nodes:
         self.whole_rack = _of_silent_racks(self.rack, self.silent)
         self.in_service = n - int(np.count_nonzero(self.on_purpose))
         self.everywhere = self.in_service >= _FEWEST_NODES and self._most(settings.most)
+        self.lately = self.in_service >= _FEWEST_NODES and _most_silent_lately(frame) > settings.most
 
     def _most(self, share: float) -> bool:
         lost = self.silent & ~self.on_purpose
         count, most = np.count_nonzero(lost), share * self.in_service
         return bool(count > most or (count == most and not self.whole_rack[lost].all()))
+
+
+def _most_silent_lately(frame: Frame) -> float:
+    """The largest share of the nodes of which nothing was seen at a look of the last minutes."""
+    nodes = frame.nodes.groups
+    offered = [signal for signal in _ALWAYS if signal in frame.signals]
+    if not offered or not len(nodes):
+        return 0.0
+    windows = [frame.window(signal, _TWO_LOOKS) for signal in offered]
+    ticks = min(len(window) for window in windows)
+    seen = np.logical_or.reduce([~np.isnan(window[len(window) - ticks :]) for window in windows])
+    known = np.isfinite(nodes.medians(np.where(seen.any(axis=0) | ~np.isnan(frame.age_s), 1.0, np.nan)))
+    return max(float((nodes.count(tick) == 0)[known].mean()) if known.any() else 0.0 for tick in seen)
 
 
 def _forgotten(told: Signals[NodeSignal]) -> Bools:
@@ -186,7 +201,7 @@ def _lost_nodes(frame: Frame, settings: Settings, nodes: _Nodes, fields: Mapping
     health[nodes.silent_s == 0] = Health.HEALTHY
     for row in fields:
         health[row] = Health.DEGRADED
-    if not nodes.everywhere:
+    if not nodes.everywhere and not nodes.lately:
         health[lost] = Health.DEGRADED
 
     def describe(row: int) -> Said:

@@ -5,7 +5,8 @@ Dust, dried paste, a loose heat sink, a tired pump or fan raise the resistance, 
 supply raises all of a rack alike. The air that reaches a GPU is warmed by those in front of it, and the fans follow the
 hottest of them. So each GPU's temperature is compared with what it was in the last hours when it, and its node, drew
 about as much as now; then what all nodes of the rack have in common is taken out. What all GPUs of a node have is the
-node's, and a rack is compared with the other racks in the same way. A load that was not seen before tells nothing.
+node's, and a rack is compared with the other racks in the same way; so is the air that goes into its nodes, if they
+tell of it, which needs no load. A load that was not seen before tells nothing.
 Source: recorded H100 nodes: GPUs of one node differ by 10 C at equal power for all their lives, so that comparing with
 neighbours alone finds nothing, and a line fitted for another node is worthless; a line of the GPU's own finds a tenth
 of cooling lost. Its own past is learnt, so this is no rule: it may ask, and not drain.
@@ -53,6 +54,7 @@ class Settings:
     deviations: ... and so is one within so many standard deviations of what its past allows.
     rack_least_c: the same for a rack against the other racks, ...
     rack_deviations: ... and for what their past allows.
+    inlet_c: the air that goes into a rack's nodes has become warmer by so much, against that of the other racks.
     alone_least_c: for a rack that has no other to be compared with: the weather is in it.
     """
 
@@ -60,6 +62,7 @@ class Settings:
     deviations: float = 4.0
     rack_least_c: float = 2.5
     rack_deviations: float = 3.0
+    inlet_c: float = 4.0
     alone_least_c: float = 6.0
 
 
@@ -77,6 +80,7 @@ _LARGEST_CHANGE, _LEAST_CHANGE_W = 0.06, 30.0
 _LARGEST_CHANGE_ALONE = 2.0  # times as much for a single GPU
 _FEWEST = 3  # nodes, or racks, that make a crowd
 _FEWEST_WORKING = 2  # nodes of a rack
+_FEWEST_SLOTS = 6
 _HALF, _MOST = 0.5, 0.75
 _WORKS = 0.6  # of the power of the node of a rack that draws most
 
@@ -155,6 +159,8 @@ def _excess(frame: Frame) -> _Excess:
     before = _mean(frame.window(Signal.POWER, 2 * _NOW)[: -len(powers)])
     node, node_before = (_around(frame.nodes.groups, each) for each in (power, before))
     told = frame.current & _settled(power, before, _LARGEST_CHANGE_ALONE) & _settled(node, node_before)
+    half = len(powers) // 2
+    told &= _settled(_mean(powers[half:]), _mean(powers[:half]), _LARGEST_CHANGE_ALONE)  # a load that swings does not
 
     past = frame.past.once("cooling", lambda: _past(frame))
     rack = _around(frame.racks.groups, power)
@@ -220,9 +226,7 @@ def _slopes(power: Singles, temperature: Singles, peers: Ints) -> Floats:
 def _common(frame: Frame, excess: _Excess) -> _Common:
     nodes, racks = frame.nodes.groups, frame.racks.groups
     of_node, watts = nodes.medians(excess.warmer_c), nodes.means(excess.power_w)
-    rack_of_node = np.full(len(nodes), -1, dtype=np.int64)
-    there = (nodes.of_gpu >= 0) & (racks.of_gpu >= 0)
-    rack_of_node[nodes.of_gpu[there]] = racks.of_gpu[there]
+    rack_of_node = _rack_of_nodes(frame)
     rack = np.maximum(rack_of_node, 0)
     # Less air is hardly felt by nodes that rest: a rack is what those are that work.
     known = np.flatnonzero((rack_of_node >= 0) & ~np.isnan(of_node))
@@ -230,12 +234,10 @@ def _common(frame: Frame, excess: _Excess) -> _Common:
     np.maximum.at(most_w, rack[known], watts[known])
     works = np.where(watts >= _WORKS * most_w[rack], of_node, np.nan)
     of_rack = grouped_medians(rack_of_node, works, len(racks))
-    measured = np.flatnonzero(~np.isnan(of_rack))
-    of_others = np.zeros(len(racks))
-    if len(measured) >= _FEWEST:
-        of_others[:] = np.median(of_rack[measured])
-    elif len(measured) > 1:
-        of_others[measured] = of_rack[measured[::-1]]
+    working = (rack_of_node >= 0) & ~np.isnan(works)
+    n_working = np.bincount(rack_of_node[working], minlength=len(racks))
+    measured = np.flatnonzero(n_working >= _FEWEST_WORKING)
+    of_others = _of_others(of_rack, measured)
     crowd = np.bincount(rack_of_node[known], minlength=len(racks))
     all_of_rack = grouped_medians(rack_of_node, of_node, len(racks))
     fleet = float(np.median(of_node[known])) if len(known) >= _FEWEST else np.nan
@@ -243,9 +245,7 @@ def _common(frame: Frame, excess: _Excess) -> _Common:
     of_gpu = np.where(np.isnan(in_crowd), np.where(np.isnan(fleet), nodes.spread(of_node), fleet), in_crowd)
 
     more = (of_rack - of_others)[rack] if len(racks) else np.zeros(len(nodes))
-    working = (rack_of_node >= 0) & ~np.isnan(works)
     warm = working & (works - of_others[rack] >= 0.7 * more) if len(racks) else working
-    n_working = np.bincount(rack_of_node[working], minlength=len(racks))
     in_rack = np.bincount(rack_of_node[rack_of_node >= 0], minlength=len(racks))
     share = np.bincount(rack_of_node[warm], minlength=len(racks)) / np.maximum(n_working, 1)
     share[n_working < np.maximum(_FEWEST_WORKING, _HALF * in_rack)] = 0.0  # too few to speak for the rack
@@ -281,7 +281,7 @@ def _nodes(frame: Frame, settings: Settings, excess: _Excess, common: _Common) -
     groups, own = frame.nodes.groups, common.of_node
     doubt = groups.medians(np.hypot(excess.doubt_c, np.where(common.elsewhere, excess.air_c, 0.0)))
     follows = excess.warmer_c - common.of_gpu >= 0.5 * np.nan_to_num(groups.spread(own))
-    share = groups.count(follows) / np.maximum(groups.count(~np.isnan(excess.warmer_c)), 1)
+    share = groups.count(follows) / np.maximum(groups.count(frame.current), 1)
     warm = (own >= settings.least_c) & (own >= settings.deviations * doubt) & (share >= _MOST)
 
     health = np.full(len(groups), Health.UNKNOWN, dtype=np.int8)
@@ -302,30 +302,82 @@ def _racks(frame: Frame, settings: Settings, excess: _Excess, common: _Common) -
     doubt = frame.racks.groups.medians(np.hypot(0.5 * excess.doubt_c, excess.air_c))  # many GPUs err less than one
     least = settings.rack_least_c if common.has_others else settings.alone_least_c
     warm = (own >= least) & (own >= settings.rack_deviations * doubt) & (common.share >= _MOST)
+    warm &= common.of_rack >= _HALF * least  # it is the rack that got warmer, not the others that got colder
+
+    inlets, by_inlet = _inlets(frame, settings)
 
     health = np.full(len(frame.racks), Health.UNKNOWN, dtype=np.int8)
-    health[~np.isnan(own)] = Health.HEALTHY
-    health[warm] = Health.DEGRADED
+    health[~np.isnan(own) | ~np.isnan(inlets)] = Health.HEALTHY
+    health[warm | by_inlet] = Health.DEGRADED
     inlet = frame.nodes.signals
 
     def describe(row: int) -> Said:
         compared = "the other racks" if common.has_others else "its own past"
-        reason = f"its GPUs are {own[row]:.1f} C warmer than their power explains, against {compared}"
+        reasons = []
+        if warm[row]:
+            reasons.append(f"its GPUs are {own[row]:.1f} C warmer than their power explains, against {compared}")
+        if by_inlet[row]:
+            reasons.append(f"the air that goes in has become {inlets[row]:.1f} C warmer, against {compared}")
         members = frame.racks.groups.members(row)
         nodes = np.unique(frame.nodes.groups.of_gpu[members])
         air = inlet.gauges.get(NodeSignal.INLET_TEMPERATURE)
         told = _mean_evidence(frame, members)
         if air is not None and np.isfinite(air[:, nodes]).any():
             history = _mean(air[:, nodes].T)
-            reason += f"; the air that goes in is at {history[-1]:.0f} C"
+            reasons.append(f"{'it' if by_inlet[row] else 'the air that goes in'} is at {history[-1]:.0f} C")
             told += (
                 Evidence(
                     "inlet", float(history[-1]), "C", frame.at, "mean of the rack", points(inlet.times_s, history)
                 ),
             )
-        return Said(reason, told, score=float(own[row] / (own[row] + least)))
+        size = own[row] / least if warm[row] else inlets[row] / settings.inlet_c
+        return Said("; ".join(reasons), told, score=float(size / (size + 1.0)))
 
     return findings(MODES[1], ComponentKind.RACK, health, frame.racks.components, describe, basis=Basis.LEARNT)
+
+
+def _inlets(frame: Frame, settings: Settings) -> tuple[Floats, Bools]:
+    """(n_racks,) by how many kelvins the air that goes in is warmer than it was, against the other racks; NaN where
+    that is unknown. And where it is too much, at most of the nodes.
+    """
+    groups, racks = frame.nodes.groups, frame.racks.groups
+    past, now = frame.nodes.inlet_past_c, frame.nodes.signals.window(NodeSignal.INLET_TEMPERATURE, _NOW)
+    told = np.isfinite(past).sum(axis=0) >= _FEWEST_SLOTS
+    if not told.any() or not len(now):
+        return np.full(len(racks), np.nan), np.zeros(len(racks), dtype=np.bool_)
+    told &= np.isfinite(now[-1])
+    rise = np.full(len(groups), np.nan)
+    rise[told] = _mean(now)[told] - np.nanmedian(past[:, told], axis=0)
+    rack_of_node = _rack_of_nodes(frame)
+    known = (rack_of_node >= 0) & told
+    count = np.bincount(rack_of_node[known], minlength=len(racks))
+    of_rack = np.where(count >= _FEWEST_WORKING, grouped_medians(rack_of_node, rise, len(racks)), np.nan)
+    measured = np.flatnonzero(~np.isnan(of_rack))
+    others = _of_others(of_rack, measured)
+    least = settings.inlet_c if len(measured) > 1 else settings.alone_least_c
+    warm = known & (rise - others[np.maximum(rack_of_node, 0)] >= _HALF * least)
+    share = np.bincount(rack_of_node[warm], minlength=len(racks)) / np.maximum(count, 1)
+    own = of_rack - others
+    return own, (own >= least) & (of_rack >= _HALF * least) & (share >= _MOST)
+
+
+def _rack_of_nodes(frame: Frame) -> Ints:
+    """(n_nodes,) the row of the rack that each is in, -1 for none."""
+    nodes, racks = frame.nodes.groups, frame.racks.groups
+    rack_of_node = np.full(len(nodes), -1, dtype=np.int64)
+    there = (nodes.of_gpu >= 0) & (racks.of_gpu >= 0)
+    rack_of_node[nodes.of_gpu[there]] = racks.of_gpu[there]
+    return rack_of_node
+
+
+def _of_others(of_rack: Floats, measured: Ints) -> Floats:
+    """(n_racks,) the median of the racks that are measured; of two the other one; 0 where there is no other."""
+    of_others = np.zeros(len(of_rack))
+    if len(measured) >= _FEWEST:
+        of_others[:] = np.median(of_rack[measured])
+    elif len(measured) > 1:
+        of_others[measured] = of_rack[measured[::-1]]
+    return of_others
 
 
 def _mean_evidence(frame: Frame, members: Ints) -> tuple[Evidence, ...]:

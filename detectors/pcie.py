@@ -58,7 +58,7 @@ class Settings:
 
 
 _LOOKS = 4
-_BUSY = 0.5
+_BUSY = 0.2
 _LASTS = 3
 
 

@@ -28,6 +28,7 @@ from healer.sdk import (
     Floats,
     Frame,
     Health,
+    Ints,
     Said,
     Signal,
     findings,
@@ -45,11 +46,13 @@ class Settings:
     window_s: the rack is over its budget as long as its maximum over this window is.
     dead_share: a feed that carries less than this share of the rack, and carried at least four times as much before,
         is lost.
+    moved_share: a feed that carries less of its rack than it usually does, by this share of the rack, is failing.
     unseen_share: a meter that shows less than this share of what the rack's GPUs alone draw has lost sight of a feed.
     """
 
     window_s: float = 60.0
     dead_share: float = 0.05
+    moved_share: float = 0.2
     unseen_share: float = 0.85
 
 
@@ -81,25 +84,32 @@ def _feed_lost(frame: Frame, settings: Settings) -> Findings:
     racks = frame.racks
     measured = ~np.isnan(racks.power_w[-1])
     blind = _meter_blind(frame, settings)
-    dead, doubtful = _dead_feeds(frame, settings)
+    shares = _shares(frame)
+    dead, doubtful = _dead_feeds(frame, shares, settings)
+    weak = _weak_feeds(frame, shares, settings) & ~dead
     of_feed = [racks.rows[f"rack/{feed.rack}"] for feed in racks.feeds]
-    lost: dict[int, list[int]] = {}
-    for feed in np.flatnonzero(dead).tolist():
-        lost.setdefault(of_feed[feed], []).append(feed)
+    failing: dict[int, list[int]] = {}
+    for feed in (*np.flatnonzero(dead).tolist(), *np.flatnonzero(weak).tolist()):
+        failing.setdefault(of_feed[feed], []).append(feed)
 
     health = np.full(len(racks), Health.UNKNOWN, dtype=np.int8)
     health[measured] = Health.HEALTHY
     health[[of_feed[feed] for feed in np.flatnonzero(doubtful).tolist()]] = Health.UNKNOWN
     health[blind] = Health.DEGRADED
-    health[list(lost)] = Health.FAILED
+    health[list(failing)] = Health.DEGRADED
+    health[[of_feed[feed] for feed in np.flatnonzero(dead).tolist()]] = Health.FAILED
 
     def describe(row: int) -> Said:
         parts, told = [], []
-        for feed in lost.get(row, ()):
-            history = racks.feed_w[:, feed]
+        for feed in failing.get(row, ()):
+            history, name = racks.feed_w[:, feed], str(racks.feeds[feed].link).rpartition("/")[2]
+            if weak[feed]:
+                usual = racks.feed_usual[feed]
+                parts.append(f"feed {name} carries {shares[-1, feed]:.0%} of the rack, usually {usual:.0%}")
+                continue
             now = "is no longer measured" if np.isnan(history[-1]) else f"carries {history[-1]:.0f} W"
-            name = str(racks.feeds[feed].link).rpartition("/")[2]
-            parts.append(f"feed {name} {now}, after {np.nanmax(history):.0f} W")
+            before = f", after {highest:.0f} W" if (highest := float(np.nanmax(np.append(history, 0.0)))) else ""
+            parts.append(f"feed {name} {now}{before}")
         told += [
             _measured(frame, f"feed {feed.link}", racks.feed_w[:, number], float(racks.feed_w[-1, number]))
             for number, feed in enumerate(racks.feeds)
@@ -111,37 +121,53 @@ def _feed_lost(frame: Frame, settings: Settings) -> Findings:
                 f"the rack's meter shows {racks.power_w[-1, row]:.0f} W while its GPUs alone draw {gpus:.0f} W"
             )
         told.append(_measured(frame, "rack_power", racks.power_w[:, row], float(racks.power_w[-1, row])))
-        culprit = racks.feeds[lost[row][0]] if row in lost else None
+        culprit = racks.feeds[failing[row][0]] if row in failing else None
         return Said("; ".join(parts), tuple(told), culprit=culprit)
 
     return findings(MODES[1], ComponentKind.RACK, health, racks.components, describe)
 
 
-_LASTING_TICKS = 2
+_LASTING_TICKS, _WEAK_TICKS = 2, 3
 
 
-def _dead_feeds(frame: Frame, settings: Settings) -> tuple[Bools, Bools]:
+def _shares(frame: Frame) -> Floats:
+    """(n_ticks, n_feeds) of what the feeds of its rack carry together; 0 where that is nothing."""
+    watts, rows = np.nan_to_num(frame.racks.feed_w), _racks_of_feeds(frame)
+    total = np.zeros((len(watts), len(frame.racks)))
+    for number, row in enumerate(rows.tolist()):
+        total[:, row] += watts[:, number]
+    return np.divide(watts, total[:, rows], out=np.zeros_like(watts), where=total[:, rows] > 0)
+
+
+def _racks_of_feeds(frame: Frame) -> Ints:
+    """(n_feeds,) the row of the rack of each."""
+    return np.array([frame.racks.rows[f"rack/{feed.rack}"] for feed in frame.racks.feeds], dtype=np.int64)
+
+
+def _weak_feeds(frame: Frame, shares: Floats, settings: Settings) -> Bools:
+    """(n_feeds,) which carry less of their rack than they usually do, while all of its feeds are measured."""
+    racks, rows = frame.racks, _racks_of_feeds(frame)
+    if not racks.feeds:
+        return np.zeros(0, dtype=np.bool_)
+    blind = rows[np.isnan(racks.feed_w[-_WEAK_TICKS:]).any(axis=0)]
+    return lasting(racks.feed_usual - shares >= settings.moved_share, _WEAK_TICKS) & ~np.isin(rows, blind)
+
+
+def _dead_feeds(frame: Frame, shares: Floats, settings: Settings) -> tuple[Bools, Bools]:
     """(n_feeds,) which are lost, and of which nobody can say it: they carry nothing, or are not measured, while another
     one of their rack is. Those that are remembered to have carried are lost once that lasts. One that is not may be a
     spare, or may have been lost for longer than anybody remembers.
     """
-    racks = frame.racks
+    racks, rows = frame.racks, _racks_of_feeds(frame)
     if not racks.feeds:
         return np.zeros(0, dtype=np.bool_), np.zeros(0, dtype=np.bool_)
-    rows = np.array([racks.rows[f"rack/{feed.rack}"] for feed in racks.feeds])
-    total = np.zeros((len(racks.feed_w), len(racks)))
-    for number, row in enumerate(rows.tolist()):
-        total[:, row] += np.nan_to_num(racks.feed_w[:, number])
-    share = np.divide(
-        np.nan_to_num(racks.feed_w), total[:, rows], out=np.zeros_like(racks.feed_w), where=total[:, rows] > 0
-    )
-    once = _highest(share) >= 4 * settings.dead_share
+    once = np.fmax(_highest(shares), racks.feed_usual) >= 4 * settings.dead_share
     # Another feed of the rack is still measured: else it is the meter that is lost.
     seen = np.zeros(racks.feed_w.shape, dtype=np.bool_)
     for number, row in enumerate(rows.tolist()):
         others = [other for other in np.flatnonzero(rows == row).tolist() if other != number]
         seen[:, number] = (np.nan_to_num(racks.feed_w[:, others]) > 0).any(axis=1) if others else False
-    unloaded = (share < settings.dead_share) & seen
+    unloaded = (shares < settings.dead_share) & seen
     return once & lasting(unloaded, _LASTING_TICKS), ~once & unloaded[-1]
 
 

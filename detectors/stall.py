@@ -175,7 +175,7 @@ def _judged(frame: Frame, settings: Settings, rows: Ints, waiting: Bools, testim
     covered = since == 0  # it has been so for as long as the window remembers
     if covered:
         for_s = max(for_s, _rested_s(frame, rows))
-    worked, pause_s = _worked(frame, rows, since)
+    worked, pause_s = _worked(frame, rows, since, for_s)
     held_s = float(np.median(frame.held_s[rows]))
     after_s = settings.works_on_after_s if _works_on(frame, rows[~waiting[-1]], since) else settings.stalled_after_s
     needed = max(after_s, settings.pauses * pause_s) if worked else settings.never_began_after_s
@@ -237,8 +237,12 @@ def _works_on(frame: Frame, others: Ints, since: int) -> bool:
     return bool((np.nan_to_num(tensor).mean(axis=0) > _NO_TENSOR).any()) if tensor.size else False
 
 
-def _worked(frame: Frame, rows: Ints, since: int) -> tuple[bool, float]:
-    """Whether the job was ever seen to work, and for how many seconds it paused at most and went on."""
+def _worked(frame: Frame, rows: Ints, since: int, for_s: float) -> tuple[bool, float]:
+    """Whether the job was ever seen to work, and for how many seconds it paused at most and went on.
+
+    Args:
+        since, for_s: since which tick, and for how long, it waits now: that is no pause from which it went on.
+    """
     best = 0.0
     pause_s = 0.0
     for signal, least in _WORK:
@@ -249,14 +253,16 @@ def _worked(frame: Frame, rows: Ints, since: int) -> tuple[bool, float]:
         if not len(past):
             continue
         began_s = frame.at.timestamp() - float(np.median(frame.held_s[rows]))
-        past = past[frame.past.times_s - frame.past.slot.total_seconds() >= began_s]
+        slot_s, ended_s = frame.past.slot.total_seconds(), frame.past.times_s
+        before_this_s = frame.at.timestamp() - for_s - (slot_s if since == 0 else 0.0)
+        past = past[(ended_s - slot_s >= began_s) & (ended_s <= before_this_s)]
         known = np.isfinite(past).any(axis=1)
         if known.any():
             activity = np.nanmean(past[known], axis=1)
             usual = float(np.quantile(activity, 0.75))
             best = max(best, usual / least)
             if usual > least:
-                missing = np.clip(1.0 - activity / usual, 0.0, 1.0) * frame.past.slot.total_seconds()
+                missing = np.clip(1.0 - activity / usual, 0.0, 1.0) * slot_s
                 # A pause may lie across two slots; the first ones are the job's start.
                 pairs = missing[2:] + np.concatenate([missing[3:], [0.0]]) if len(missing) > 2 else np.zeros(1)
                 pause_s = max(pause_s, float(pairs.max(initial=0.0)))
@@ -269,10 +275,10 @@ def _culprit(frame: Frame, rows: Ints, waiting: Bools, since: int) -> tuple[Comp
     gone = [row for row in rows.tolist() if not frame.current[row]]
     if gone:
         return _one(frame, gone, "it is no longer seen")
-    others = rows[~waiting[-1]].tolist()
+    others = rows[waiting[since:].mean(axis=0) < _MOST].tolist()
     if others:
         idle = [row for row in others if frame.latest(Signal.UTILIZATION)[row] < _IDLE]
-        if idle and len(idle) == len(others):
+        if idle:
             return _one(frame, idle, "it does not even wait")
         one, how = _one(frame, others, "it is busy with something else")
         if one is not None:

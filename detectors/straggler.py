@@ -86,6 +86,8 @@ _FEWEST_NODES = 3  # to tell which one has moved; of two, what they do has to te
 _MOST_WORK = 0.75  # of the last minutes: a gang that pauses is not slow
 _MIDDLE = (15.0, 85.0)  # percentiles, between which lies what ranks do that are not to blame
 _USUAL = (3.0, 97.0)  # percentiles
+# Chips differ in how they give way when the power is short: so many times as much has to be seen of these.
+_OF_THE_CHIP = {Signal.POWER: 1.5, Signal.SM_CLOCK: 1.5}
 _FLOOR = 0.005  # scatter is never taken for less than this share of the gang's level
 
 
@@ -273,6 +275,7 @@ class _Gang:
                 1.48 * np.median(np.abs(off), axis=1), np.ptp(np.percentile(off, _MIDDLE, axis=1), axis=0) / 2.07
             )
             scatter = np.maximum(np.maximum(between, _wobble(against(one.past))), one.floor)
+            scatter *= _OF_THE_CHIP.get(signal, 1.0)
             deviations = _throughout(off, scatter[:, None], one.least)
             deviations[np.bincount(units, one.usual) > 0.5 * np.bincount(units)] = 0.0
             for unit in np.flatnonzero(deviations > apart).tolist():

@@ -60,6 +60,7 @@ class RackAxis:
         budget_w: (n_racks,) watts, NaN where no budget is configured.
         feeds: the power feeds that are measured one by one: kind power_feed, with their rack.
         feed_w: (n_ticks, n_feeds) watts of each, oldest first, NaN where unknown.
+        feed_usual: (n_feeds,) its usual share of what its rack draws, over hours; NaN while that is not known.
     """
 
     groups: GroupAxis
@@ -67,6 +68,7 @@ class RackAxis:
     budget_w: Floats
     feeds: tuple[Component, ...] = ()
     feed_w: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    feed_usual: Floats = field(default_factory=lambda: np.empty(0))
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -88,11 +90,14 @@ class NodeAxis:
         groups: the nodes, and which GPU is in which.
         signals: of whole nodes: what the scheduler says, the temperature of the air that goes in.
         unanswered: (n_nodes,) whether another exporter of the node, on another port, does not answer either.
+        inlet_past_c: (n_slots, n_nodes) the temperature of the air that went in, over the hours before, NaN where
+            unknown.
     """
 
     groups: GroupAxis
     signals: Signals[NodeSignal]
     unanswered: Bools
+    inlet_past_c: Floats = field(default_factory=lambda: np.empty((0, 0)))
 
     def __len__(self) -> int:
         return len(self.groups)

@@ -37,11 +37,16 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
-    """Something else that was found, and that this incident explains."""
+    """Something else that was found, and that this incident explains.
+
+    Attributes:
+        found_at: when it was first found; None in what was written before that was kept.
+    """
 
     failure_mode: FailureMode
     component: Component
     reason: str
+    found_at: datetime | None = None
 
     def __str__(self) -> str:
         return f"{self.failure_mode} of {self.component}: {self.reason}"

@@ -19,6 +19,7 @@ from healer.domain.finding import FailureMode as Mode
 from healer.domain.frame import Frame
 
 _LATE = timedelta(minutes=15)  # a cause may be noticed so much later than its effect
+_AT_ONCE = timedelta(minutes=5)
 _FRESH = timedelta(minutes=30)  # after so long a fault that a job has lived with is not why it stalls now
 
 
@@ -26,6 +27,7 @@ class Reach(Enum):
     """Over which distance a cause has an effect."""
 
     WITHIN = "within"  # on itself, and on what is part of it
+    AT_ONCE = "at once"  # on what is part of it, if both came within minutes
     PARTS = "parts"  # on what is part of it and not all of it
     NEAR = "near"  # on other GPUs of its nodes
     JOB = "job"  # on a job that runs there, which names nobody else as the culprit
@@ -40,7 +42,8 @@ _HEAT = (Mode.GPU_COOLING_DEGRADED, Mode.GPU_THERMAL_LIMIT, Mode.GPU_THROTTLED)
 # What explains what, the deepest cause first.
 EXPLAINS: Mapping[Mode, Mapping[Reach, tuple[Mode, ...]]] = {
     Mode.RACK_POWER_FEED_LOST: {
-        Reach.WITHIN: (Mode.NODE_UNREACHABLE, Mode.TELEMETRY_LOST, Mode.GPU_POWER_BRAKE, Mode.GPU_THROTTLED),
+        Reach.AT_ONCE: (Mode.NODE_UNREACHABLE, Mode.TELEMETRY_LOST),
+        Reach.WITHIN: (Mode.GPU_POWER_BRAKE, Mode.GPU_THROTTLED),
         Reach.JOB: _JOBS,
     },
     Mode.NODE_UNREACHABLE: {
@@ -166,6 +169,8 @@ def _reaches(reach: Reach, cause: Case, effect: Case, *, is_here: bool) -> bool:
     match reach:
         case Reach.WITHIN:
             return is_here and cause.rows >= effect.rows
+        case Reach.AT_ONCE:
+            return is_here and cause.rows >= effect.rows and abs(effect.first - cause.first) <= _AT_ONCE
         case Reach.PARTS:
             return is_here and cause.rows > effect.rows
         case Reach.NEAR:

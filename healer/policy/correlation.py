@@ -53,8 +53,9 @@ def correlate(
 
 def _roots(found: Mapping[str, Finding], live: Mapping[str, Incident], frame: Frame) -> dict[str, str]:
     cases = []
+    told = {s.key: s.found_at for incident in live.values() for s in incident.symptoms if s.found_at is not None}
     for key, finding in found.items():
-        first = live[key].found_at if key in live and not live[key].gone else frame.at
+        first = live[key].found_at if key in live and not live[key].gone else told.get(key, frame.at)
         culprit = frozenset[int]() if finding.culprit is None else rows_of(finding.culprit, frame)
         rows = rows_of(finding.component, frame, finding.members)
         cases.append(Case(key, finding.failure_mode, rows, first, culprit))
@@ -159,7 +160,10 @@ class _Turn:
             reasons=opened.reasons,
             evidence=opened.evidence,
             culprit=opened.culprit,
-            symptoms=(Symptom(oldest.failure_mode, oldest.component, oldest.reasons[0]), *oldest.symptoms),
+            symptoms=(
+                Symptom(oldest.failure_mode, oldest.component, oldest.reasons[0], oldest.found_at),
+                *oldest.symptoms,
+            ),
             since=self.at,
             told_at=self.at,
             changed_at=self.at,
@@ -171,7 +175,8 @@ class _Turn:
         """What a deeper cause explains is noted there, and is no incident of its own any more."""
         if not cause.state.ended:
             cause = replace(cause, health=max(cause.health, finding.health))
-            symptom = Symptom(finding.failure_mode, finding.component, finding.reason)
+            began = self.by_key[key].found_at if key in self.by_key else self.at
+            symptom = Symptom(finding.failure_mode, finding.component, finding.reason, began)
             if len(cause.symptoms) < _MOST_SYMPTOMS and symptom.key not in {known.key for known in cause.symptoms}:
                 cause = replace(cause, symptoms=(*cause.symptoms, symptom))
             self._put(cause)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +17,39 @@ from healer.telemetry.identity import TopologyRules, feed_of, rack_of
 
 _Meter = tuple[str, str]  # rack, feed; "" is the whole rack
 
+_BEHIND = 1.5  # scrapes: of a sum, a part that is so much older than the newest is what was, not what is
+_KNOWN_AFTER_S = 600.0
+_LIKE_ALWAYS = 0.1
+_LEARNS_IN_S, _LEARNS_ELSE_IN_S = 3600.0, 24 * 3600.0
+
+
+@dataclass(slots=True, eq=False)
+class _Feed:
+    """What is remembered of a feed.
+
+    Attributes:
+        sample_s, apart_s: when its newest sample is from, unix seconds, and the least time between two.
+        share: its usual share of its rack.
+        known_s: for how long that has been seen.
+    """
+
+    sample_s: float = np.nan
+    apart_s: float = np.inf
+    share: float = 0.0
+    known_s: float = 0.0
+
+    def sampled(self, at_s: float) -> None:
+        if at_s > self.sample_s:
+            self.apart_s = min(self.apart_s, at_s - self.sample_s)
+        self.sample_s = at_s
+
+    def carried(self, share: float, for_s: float) -> None:
+        """What is off is hardly learnt, so that a feed that failed stays a feed that failed."""
+        is_off = self.known_s >= _KNOWN_AFTER_S and abs(share - self.share) > _LIKE_ALWAYS
+        self.known_s += for_s
+        learns_in_s = _LEARNS_ELSE_IN_S if is_off else min(self.known_s, _LEARNS_IN_S)
+        self.share += for_s / learns_in_s * (share - self.share) if for_s > 0 else 0.0
+
 
 class Racks:
     def __init__(self, rules: TopologyRules, *, span_s: float, max_age_s: float) -> None:
@@ -23,11 +58,14 @@ class Racks:
         self._max_age_s = max_age_s
         self._watts: deque[tuple[float, dict[_Meter, float]]] = deque()
         # Every feed of these racks that was ever measured, in the order in which they were met.
-        self._feeds: dict[_Meter, None] = {}
+        self._feeds: dict[_Meter, _Feed] = {}
 
     def add(self, reading: Reading) -> None:
         at_s = reading.at.timestamp()
-        self._watts.append((at_s, self._measured(reading, at_s)))
+        meters = self._measured(reading, at_s)
+        if self._watts:
+            self._learn(meters, at_s - self._watts[-1][0])
+        self._watts.append((at_s, meters))
         while self._watts[0][0] < at_s - self._span_s:
             self._watts.popleft()
 
@@ -49,7 +87,7 @@ class Racks:
         budgets = self._rules.rack_budget_w
         default = budgets.get("default", np.nan)
         power_w = np.full((len(self._watts), len(names)), np.nan)
-        self._feeds = {meter: None for meter in self._feeds if meter[0] in column}
+        self._feeds = {meter: feed for meter, feed in self._feeds.items() if meter[0] in column}
         feeds = list(self._feeds)
         feed_w = np.full((len(self._watts), len(feeds)), np.nan)
         for tick, (_, meters) in enumerate(self._watts):
@@ -63,6 +101,9 @@ class Racks:
             budget_w=np.array([budgets.get(name, default) for name in names]),
             feeds=tuple(Component(ComponentKind.POWER_FEED, rack=rack, link=f"{rack}/{feed}") for rack, feed in feeds),
             feed_w=feed_w,
+            feed_usual=np.array(
+                [feed.share if feed.known_s >= _KNOWN_AFTER_S else np.nan for feed in self._feeds.values()]
+            ),
         )
 
     def _measured(self, reading: Reading, at_s: float) -> dict[_Meter, float]:
@@ -75,10 +116,30 @@ class Racks:
             for i in oldest_first(column.times).tolist():
                 labels = reading.label_sets[int(column.series[i])]
                 rack = rack_of(labels, self._rules) if fresh[i] else None
-                if rack is not None:
-                    power[str(rack.rack), feed_of(labels, self._rules) or ""] = float(column.values[i])
-        self._feeds |= dict.fromkeys(meter for meter in power if meter[1])
-        return power
+                if rack is None:
+                    continue
+                meter = (str(rack.rack), feed_of(labels, self._rules) or "")
+                power[meter] = float(column.values[i])
+                if meter[1]:
+                    self._feeds.setdefault(meter, _Feed()).sampled(float(column.times[i]))
+        return {meter: watts for meter, watts in power.items() if not self._is_behind(meter, power)}
+
+    def _is_behind(self, meter: _Meter, power: Mapping[_Meter, float]) -> bool:
+        """Whether the other feeds of the rack tell of a later time: added to them, it would count watts twice."""
+        feed = self._feeds.get(meter)
+        if feed is None or np.isinf(feed.apart_s):
+            return False
+        beside = (self._feeds[other].sample_s for other in power if other[0] == meter[0] and other in self._feeds)
+        return any(newest_s - feed.sample_s > _BEHIND * feed.apart_s for newest_s in beside)
+
+    def _learn(self, meters: Mapping[_Meter, float], for_s: float) -> None:
+        racks: dict[str, dict[_Meter, float]] = {}
+        for meter in self._feeds:
+            racks.setdefault(meter[0], {})[meter] = meters.get(meter, np.nan)
+        for parts in racks.values():
+            total = sum(parts.values())
+            for meter, watts in parts.items() if total > 0 else ():
+                self._feeds[meter].carried(watts / total, min(for_s, _KNOWN_AFTER_S / 2))
 
 
 def _totals(meters: dict[_Meter, float]) -> dict[str, float]:

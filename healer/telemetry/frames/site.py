@@ -45,7 +45,9 @@ class Site:
         self._max_age_s = max_age_s
         self._nodes: _Rows[str] = _Rows()
         self._ports: _Rows[_PortKey] = _Rows()
-        self._node_record: Recorder[NodeSignal] = Recorder(span=span, steps=lambda _signal: False)
+        self._node_record: Recorder[NodeSignal] = Recorder(
+            span=span, steps=lambda _signal: False, remembered={NodeSignal.INLET_TEMPERATURE}
+        )
         self._port_record: Recorder[PortSignal] = Recorder(
             span=span,
             steps=lambda signal: signal not in MOVING_PORT_SIGNALS,
@@ -96,7 +98,8 @@ class Site:
         if lost:
             short = [str(component.node).lower().partition(".")[0] for component in groups.components]
             unanswered[:] = [name in lost for name in short]
-        return NodeAxis(groups, Signals(told.times_s, len(groups), gauges), unanswered)
+        inlet = self._node_record.past().mean(NodeSignal.INLET_TEMPERATURE).astype(np.float64)
+        return NodeAxis(groups, Signals(told.times_s, len(groups), gauges), unanswered, _picked(inlet, rows))
 
     def ports(self, groups: GroupAxis) -> PortAxis:
         hosts = list(dict.fromkeys(node for node, _ in self._ports.keys))
