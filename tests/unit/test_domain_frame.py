@@ -15,6 +15,7 @@ from healer.domain.history import Past, Signals, Xids
 from healer.domain.signal import PortSignal, Signal
 from healer.domain.topology import Place
 from tests.frames import frame_of
+from tests.kernel_lines import kernel_line
 from tests.unit.core_samples import START, gpu, node, rack
 
 
@@ -190,6 +191,24 @@ def test_what_was_there_before_anybody_looked_is_told_apart() -> None:
     assert seen.xids_since_reset({LOST}).tolist() == [False, True]
     assert seen.xids_since_reset({LOST}, standing=True).tolist() == [True, False]
     assert seen.xid_codes(0, {LOST}) == ()
+
+
+def test_what_the_kernel_log_tells_is_told_oldest_first_by_gpu_since_that_started_anew() -> None:
+    seen = _with_xids(
+        (1, LOST, 50.0, 0, False),
+        (0, LOST, 90.0, 0, False),
+        (0, APP, 80.0, 0, False),
+        (0, LOST, 70.0, 1, False),
+        reset_s=(85.0, np.inf),
+    )
+    said = tuple(kernel_line(code=code, why=why) for code, why in ((LOST, "b"), (LOST, "a"), (APP, "c")))
+    seen = replace(seen, xids=replace(seen.xids, lines=(*said, None)))
+    assert [(row, line.why) for row, line in seen.xid_lines({LOST, APP})] == [(0, "c"), (1, "b")]
+    assert seen.xid_lines({ECC}) == ()
+
+
+def test_without_kernel_logs_there_are_no_lines() -> None:
+    assert _with_xids((0, LOST, 60.0, 0, False)).xid_lines({LOST}) == ()
 
 
 def test_codes_of_a_gpu_are_told_once_each_and_the_newest_first() -> None:
