@@ -186,7 +186,9 @@ def _found(number: int, truth: Truth, judged: Sequence[Judged], where: Where) ->
 
 
 def _is_at(name: Name, component: Component) -> bool:
-    """A node's port that is at fault is named as the culprit."""
+    """A node's port that is at fault is named as the culprit; there is one source, whatever it is called."""
+    if component.kind is ComponentKind.SOURCE:
+        return name.component.kind is ComponentKind.SOURCE
     port = "" if name.culprit is None else str(name.culprit.link).partition("/")[0]
     return _same(name.component, component) and component.link in {None, port}
 

@@ -61,6 +61,7 @@ _TELLING = (
 )
 READS = (*_ALWAYS, *_TELLING)
 _TWO_LOOKS = timedelta(seconds=90)
+_BACK_WITHIN = timedelta(minutes=3)
 SOURCE = Component(ComponentKind.SOURCE, link="telemetry")
 
 
@@ -125,6 +126,8 @@ class _Nodes:
         self.frozen: Bools = groups.count(frame.presence == Presence.FROZEN) > 0
         self.silent: Bools = self.silent_s >= settings.unreachable_after_s
         ready, cordoned = told.latest(NodeSignal.READY), told.latest(NodeSignal.CORDONED)
+        lately = told.window(NodeSignal.CORDONED, _BACK_WITHIN)  # who is let in again may answer a little later
+        cordoned = np.fmax.reduce(lately, axis=0) if len(lately) else cordoned
         self.on_purpose: Bools = (cordoned == 1) | (self.silent & _forgotten(told))
         self.unreachable: Bools = self.silent & ((ready == 0) | frame.nodes.unanswered) & ~self.on_purpose
         self.rack = _rack_of_nodes(frame)

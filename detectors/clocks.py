@@ -154,7 +154,7 @@ def _throttled(frame: Frame, settings: Settings, slow: _Slow) -> Findings:
 
 
 def _slower_than_peers(frame: Frame, settings: Settings) -> _Slow:
-    """Compare each busy GPU with the busy ones of its job; without a job, with those of its node."""
+    """Compare each busy GPU with the busy ones of its job; of a small job, or of none, with those of its node."""
     span = timedelta(seconds=settings.slower_for_s)
     clocks, load = frame.window(Signal.SM_CLOCK, span), frame.window(Signal.UTILIZATION, span)
     groups = _peer_groups(frame)
@@ -183,11 +183,22 @@ def _slower_than_peers(frame: Frame, settings: Settings) -> _Slow:
     return _Slow(lasts, now, known, behind, usual_hz)
 
 
+_IDLE, _APPLICATIONS = 0x1, 0x2
+_AT_WORK = 0.5
+
+
 def _peer_groups(frame: Frame) -> Ints:
-    jobs = frame.jobs.of_gpu
-    alone = jobs == NOWHERE_ROW
-    nodes = frame.nodes.groups.of_gpu
-    return np.where(alone, np.where(nodes == NOWHERE_ROW, NOWHERE_ROW, len(frame.jobs) + nodes), jobs)
+    """(n_gpus,) who is compared with whom: those of a job; where that is too small, or none, those of a node. There are
+    other jobs on it, so that who rests, whose clock was set for its job, or who is short of power, is left out.
+    """
+    jobs, nodes = frame.jobs.of_gpu, frame.nodes.groups.of_gpu
+    small = (jobs != NOWHERE_ROW) & (frame.jobs.spread(frame.jobs.sizes.astype(np.float64)) <= _FEWEST_PEERS)
+    reasons = frame.latest(Signal.CLOCK_REASONS)
+    works = ~np.isnan(reasons) & ~_set(reasons, _IDLE | _APPLICATIONS | _POWER_CAP)
+    works &= frame.latest(Signal.UTILIZATION) >= _AT_WORK
+    comparable = (jobs == NOWHERE_ROW) | (small & works)
+    of_node = np.where(comparable & (nodes != NOWHERE_ROW), len(frame.jobs) + nodes, NOWHERE_ROW)
+    return np.where((jobs == NOWHERE_ROW) | small, of_node, jobs)
 
 
 def _set(reasons: Floats, bits: int) -> Bools:

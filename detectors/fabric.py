@@ -53,7 +53,7 @@ class Settings:
 
 
 _SEVERAL = 3
-_DOWN_LOOKS = 2
+_DOWN_LOOKS, _DOWN_FOR = 2, timedelta(seconds=30)  # a port that trains anew is up again by then
 
 
 def detect(frame: Frame, settings: Settings) -> Findings:
@@ -119,7 +119,8 @@ def _down(frame: Frame) -> tuple[Bools, Floats]:
     if PortSignal.ACTIVE not in signals or not (active == 0).any():
         return np.zeros(len(active), dtype=np.bool_), active
     history = signals.window(PortSignal.ACTIVE, timedelta(minutes=10))
-    return lasting(history == 0, _DOWN_LOOKS) & (history == 1).any(axis=0), active
+    looks = max(_DOWN_LOOKS, len(signals.window(PortSignal.ACTIVE, _DOWN_FOR)))
+    return lasting(history == 0, looks) & (history == 1).any(axis=0), active
 
 
 def _damaged(frame: Frame, settings: Settings) -> Floats:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from healer.domain.component import Component, ComponentKind
@@ -38,6 +40,9 @@ def job_stalled(blow: Blow) -> Happening:
     return Happening(claim, fate.effects, interruptions=fate.interruptions)
 
 
+_THROTTLED = 0.15  # slower than its peers by so much, a GPU has a name of its own, and the gang suffers from it
+
+
 def job_straggler(blow: Blow) -> Happening:
     """Throughput falls by 5 to 50 %: that of the slowest rank is that of all."""
     gang = blow.gang
@@ -61,6 +66,14 @@ def job_straggler(blow: Blow) -> Happening:
         jobs=() if gang is None else (gang.job,),
         symptoms=(FailureMode.GPU_THROTTLED,) if blow.variant == "slow_clocks" else (),
     )
+    if blow.variant == "slow_clocks" and slower >= _THROTTLED:
+        claim = replace(
+            claim,
+            mode=FailureMode.GPU_THROTTLED,
+            component=blow.component,
+            culprit=None,
+            symptoms=(FailureMode.JOB_STRAGGLER,),
+        )
     return Happening(claim, tuple(effects))
 
 
