@@ -153,9 +153,12 @@ def _measured(frame: Frame, held_s: Floats) -> Bools:
 
 def _medians(values: Floats) -> Floats:
     """(n,) of the known of `values` (m, n), NaN where there is none."""
-    medians = np.full(values.shape[1], np.nan)
-    some = ~np.isnan(values).all(axis=0)
-    medians[some] = np.nanmedian(values[:, some], axis=0)
+    if not len(values):
+        return np.full(values.shape[1], np.nan)
+    ordered, known = np.sort(values, axis=0), np.count_nonzero(~np.isnan(values), axis=0)  # NaN comes last
+    low, high = np.maximum(known - 1, 0) // 2, np.minimum(known // 2, len(values) - 1)
+    column = np.arange(values.shape[1])
+    medians: Floats = 0.5 * (ordered[low, column] + ordered[high, column])
     return medians
 
 
