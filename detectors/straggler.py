@@ -88,6 +88,7 @@ _MIDDLE = (15.0, 85.0)  # percentiles, between which lies what ranks do that are
 _USUAL = (3.0, 97.0)  # percentiles
 # Chips differ in how they give way when the power is short: so many times as much has to be seen of these.
 _OF_THE_CHIP = {Signal.POWER: 1.5, Signal.SM_CLOCK: 1.5}
+_HALF = 0.5
 _FLOOR = 0.005  # scatter is never taken for less than this share of the gang's level
 
 
@@ -181,7 +182,8 @@ class _Moved:
 
     Attributes:
         by: (_PARTS, n_ranks) against the median of the gang's past.
-        usual: (n_ranks,) whether the mean of all of it is what the rank, against the gang, was before now and then.
+        usual: (n_ranks,) whether the mean of all of it, or half of its parts, is what the rank, against the gang, was
+            before now and then: whose past has pauses of its own has no one place that is usual.
         past: (n_slots, n_ranks)
         floor: less than which is nothing in this signal.
         least: what would be a part of the gang's loss.
@@ -257,7 +259,10 @@ class _Gang:
         low, high = np.percentile(own, _USUAL, axis=0)
         mean = window.mean(axis=0)
         mean -= np.median(mean)
-        usual = (mean >= low - 0.5 * least) & (mean <= high + 0.5 * least)
+        slack = 0.5 * least
+        usual = (mean >= low - slack) & (mean <= high + slack)
+        apart = now - np.median(now, axis=1, keepdims=True)
+        usual |= ((apart >= low - slack) & (apart <= high + slack)).mean(axis=0) >= _HALF
         return _Moved(now - base, usual, past, max(_FLOOR * level, 1e-9), least)
 
     def _most_apart(
