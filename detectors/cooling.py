@@ -4,9 +4,10 @@ Mechanism: at a steady load a GPU sits above the air or water that cools it by i
 Dust, dried paste, a loose heat sink, a tired pump or fan raise the resistance, long before any limit is reached; warm
 supply raises all of a rack alike. The air that reaches a GPU is warmed by those in front of it, and the fans follow the
 hottest of them. So each GPU's temperature is compared with what it was in the last hours when it, and its node, drew
-about as much as now; then what all nodes of the rack have in common is taken out. What all GPUs of a node have is the
-node's, and a rack is compared with the other racks in the same way; so is the air that goes into its nodes, if they
-tell of it, which needs no load. A load that was not seen before tells nothing.
+about as much as now, less what the air became warmer that goes into its rack, if its nodes tell of it; then what all
+nodes of the rack have in common is taken out. What all GPUs of a node have is the node's, and a rack is compared with
+the other racks in the same way; so is the air that goes into it, which needs no load. A load that was not seen before
+tells nothing.
 Source: recorded H100 nodes: GPUs of one node differ by 10 C at equal power for all their lives, so that comparing with
 neighbours alone finds nothing, and a line fitted for another node is worthless; a line of the GPU's own finds a tenth
 of cooling lost. Its own past is learnt, so this is no rule: it may ask, and not drain.
@@ -140,6 +141,7 @@ class _Past:
         power_w, node_w, rack_w: (n_slots, n_gpus) of the GPU, of its node's and its rack's GPUs on average.
         temperature_c: (n_slots, n_gpus) NaN also where the load had just changed.
         slope: (n_gpus,) kelvins per watt, of the GPU's model.
+        inlet_c: (n_slots, n_gpus) of the air that went into its rack, NaN where unknown; no slots if nobody tells.
     """
 
     power_w: Singles
@@ -147,6 +149,7 @@ class _Past:
     rack_w: Singles
     temperature_c: Singles
     slope: Floats
+    inlet_c: Singles
 
 
 def _excess(frame: Frame) -> _Excess:
@@ -164,19 +167,30 @@ def _excess(frame: Frame) -> _Excess:
 
     past = frame.past.once("cooling", lambda: _past(frame))
     rack = _around(frame.racks.groups, power)
-    count, expected, rack_then, away = (np.zeros(n) for _ in range(4))
-    for then_w, node_w, rack_w, then_c in zip(past.power_w, past.node_w, past.rack_w, past.temperature_c, strict=True):
+    inlet = _of_rack(frame, _mean(frame.nodes.signals.window(NodeSignal.INLET_TEMPERATURE, _NOW)))
+    count, expected, rack_then, away, colder = (np.zeros(n) for _ in range(5))
+    for slot, (then_w, node_w, rack_w, then_c) in enumerate(
+        zip(past.power_w, past.node_w, past.rack_w, past.temperature_c, strict=True)
+    ):
         alike = (np.abs(then_w - power) <= _ALIKE_W) & (np.abs(node_w - node) <= _ALIKE_W) & ~np.isnan(then_c)
         count += alike
         expected += np.where(alike, then_c + past.slope * (power - then_w), 0.0)
         away += np.where(alike, power - then_w, 0.0)
         rack_then += np.where(alike, rack_w, 0.0)
+        if len(past.inlet_c):
+            colder += np.where(alike, np.nan_to_num(inlet - past.inlet_c[slot]), 0.0)
     told &= count >= _FEWEST_ALIKE
     count = np.where(told, count, np.nan)
     bent = _RESISTANCE_SPREAD * past.slope * away / count
     doubt = np.sqrt(_NOISE_C**2 * (1.0 + _ALIKE_BESIDES / count) + bent**2)
     air = _AIR_C_PER_W * np.abs(rack - rack_then / count)
-    return _Excess(np.where(told, temperature - expected / count, np.nan), doubt, air, power, temperature)
+    warmer = temperature - expected / count - colder / count
+    return _Excess(np.where(told, warmer, np.nan), doubt, air, power, temperature)
+
+
+def _of_rack(frame: Frame, of_nodes: Floats) -> Floats:
+    """(n_gpus,) the median over the nodes (n_nodes,) of its rack, counted by their GPUs; NaN where unknown."""
+    return frame.racks.groups.spread(frame.racks.groups.medians(frame.nodes.groups.spread(of_nodes)))
 
 
 def _settled(now_w: Floats | Singles, before_w: Floats | Singles, times: float = 1.0) -> Bools:
@@ -201,7 +215,10 @@ def _past(frame: Frame) -> _Past:
     settled[:-1] &= _settled(node[:-1], node[1:])  # a pause shows in the slot that has it, and against both beside it
     kept = np.where(settled[:slots], temperature[:slots], np.nan).astype(np.float32)
     slope = _slopes(power[:slots], temperature[:slots], frame.gpus.peers)
-    return _Past(power[:slots], node[:slots], rack[:slots], kept, slope)
+    inlet = np.empty((0, len(frame.gpus)), dtype=np.float32)
+    if len(frame.nodes.inlet_past_c) == slots and np.isfinite(frame.nodes.inlet_past_c).any():
+        inlet = np.array([_of_rack(frame, row) for row in frame.nodes.inlet_past_c], dtype=np.float32)
+    return _Past(power[:slots], node[:slots], rack[:slots], kept, slope, inlet)
 
 
 def _slopes(power: Singles, temperature: Singles, peers: Ints) -> Floats:

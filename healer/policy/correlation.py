@@ -21,7 +21,6 @@ _MOST_DAMPED = 5  # doublings of the time to clear
 _TOLD_ANEW_AFTER = timedelta(minutes=5)
 _MOST_SYMPTOMS = 20
 _MOST_JOBS = 50
-_LINGERS = timedelta(minutes=15)
 _SEEN_ENOUGH = 0.9  # of the fleet's GPUs, before what none of them names is gone
 _BEFORE_ANYBODY_ACTS = frozenset({IncidentState.OPEN, IncidentState.AWAITING_APPROVAL})
 
@@ -60,17 +59,13 @@ def _roots(found: Mapping[str, Finding], live: Mapping[str, Incident], frame: Fr
         rows = rows_of(finding.component, frame, finding.members)
         cases.append(Case(key, finding.failure_mode, rows, first, culprit))
     for key, incident in live.items():
-        if key not in found and (not incident.gone or _lingers(incident, frame.at)):
+        if key not in found:
+            # Detectors look at minutes at once: what a fault has left behind may still be seen when it is over.
             culprit = frozenset() if incident.culprit is None else rows_of(incident.culprit, frame)
             rows = rows_of(incident.component, frame)
             only = frozenset(symptom.key for symptom in incident.symptoms) if incident.gone else None
             cases.append(Case(key, incident.failure_mode, rows, incident.found_at, culprit, only))
     return roots(cases, frame)
-
-
-def _lingers(incident: Incident, at: datetime) -> bool:
-    """Whether what a fault has left behind may still be seen: detectors look at minutes at once."""
-    return incident.resolved_at is not None and at - incident.resolved_at <= _LINGERS
 
 
 class _Turn:
