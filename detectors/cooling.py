@@ -53,7 +53,7 @@ class Settings:
     """Attributes:
     least_c: a GPU, or a node, that is warmer than expected by less is left alone, ...
     deviations: ... and so is one within so many standard deviations of what its past allows.
-    rack_least_c: the same for a rack against the other racks, ...
+    rack_least_c: the same for a rack against the other racks, of which there are two or more, ...
     rack_deviations: ... and for what their past allows.
     inlet_c: the air that goes into a rack's nodes has become warmer by so much, against that of the other racks.
     alone_least_c: for a rack that has no other to be compared with: the weather is in it.
@@ -121,7 +121,7 @@ class _Common:
         of_others: (n_racks,) the same of the other racks.
         share: (n_racks,) of its nodes that work, those that are warmer than the other racks by most of what the rack
             is; 0 where too few of its nodes work.
-        has_others: whether there are other racks to compare with.
+        racks: how many racks there are to compare with one another.
     """
 
     of_gpu: Floats
@@ -130,7 +130,7 @@ class _Common:
     of_rack: Floats
     of_others: Floats
     share: Floats
-    has_others: bool
+    racks: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -268,7 +268,7 @@ def _common(frame: Frame, excess: _Excess) -> _Common:
     share[n_working < np.maximum(_FEWEST_WORKING, _HALF * in_rack)] = 0.0  # too few to speak for the rack
     apart = excess.warmer_c - of_gpu
     together = np.where(nodes.count(~np.isnan(apart)) >= _FEWEST, nodes.medians(apart), np.nan)
-    return _Common(of_gpu, np.isnan(in_crowd), together, of_rack, of_others, share, len(measured) > 1)
+    return _Common(of_gpu, np.isnan(in_crowd), together, of_rack, of_others, share, len(measured))
 
 
 def _gpus(frame: Frame, settings: Settings, excess: _Excess, common: _Common) -> Findings:
@@ -317,7 +317,7 @@ def _nodes(frame: Frame, settings: Settings, excess: _Excess, common: _Common) -
 def _racks(frame: Frame, settings: Settings, excess: _Excess, common: _Common) -> Findings:
     own = common.of_rack - common.of_others
     doubt = frame.racks.groups.medians(np.hypot(0.5 * excess.doubt_c, excess.air_c))  # many GPUs err less than one
-    least = settings.rack_least_c if common.has_others else settings.alone_least_c
+    least = _rack_least(settings, common.racks)
     warm = (own >= least) & (own >= settings.rack_deviations * doubt) & (common.share >= _MOST)
     warm &= common.of_rack >= _HALF * least  # it is the rack that got warmer, not the others that got colder
 
@@ -329,7 +329,7 @@ def _racks(frame: Frame, settings: Settings, excess: _Excess, common: _Common) -
     inlet = frame.nodes.signals
 
     def describe(row: int) -> Said:
-        compared = "the other racks" if common.has_others else "its own past"
+        compared = "the other racks" if common.racks > 1 else "its own past"
         reasons = []
         if warm[row]:
             reasons.append(f"its GPUs are {own[row]:.1f} C warmer than their power explains, against {compared}")
@@ -351,6 +351,13 @@ def _racks(frame: Frame, settings: Settings, excess: _Excess, common: _Common) -
         return Said("; ".join(reasons), told, score=float(size / (size + 1.0)))
 
     return findings(MODES[1], ComponentKind.RACK, health, frame.racks.components, describe, basis=Basis.LEARNT)
+
+
+def _rack_least(settings: Settings, racks: int) -> float:
+    """Of two racks the other one errs as much as the one itself."""
+    if racks >= _FEWEST:
+        return settings.rack_least_c
+    return 0.5 * (settings.rack_least_c + settings.alone_least_c) if racks > 1 else settings.alone_least_c
 
 
 def _inlets(frame: Frame, settings: Settings) -> tuple[Floats, Bools]:

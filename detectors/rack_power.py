@@ -62,7 +62,9 @@ def detect(frame: Frame, settings: Settings) -> Findings:
 
 def _over_budget(frame: Frame, settings: Settings) -> Findings:
     racks = frame.racks
-    highest = _highest(frame.rack_window(timedelta(seconds=settings.window_s)))
+    window = frame.rack_window(timedelta(seconds=settings.window_s))
+    # What is added up from feeds may have been read at different times, while load moved from one to another.
+    highest = np.where(_added_up(frame), _second_highest(racks.power_w[-max(len(window), 2) :]), _highest(window))
     current = racks.power_w[-1]
 
     health = np.full(len(racks), Health.HEALTHY, dtype=np.int8)
@@ -183,6 +185,23 @@ def _gpu_power(frame: Frame) -> Floats:
     """(n_ticks, n_racks) what the GPUs of each rack draw together, over the last minutes."""
     window = frame.window(Signal.POWER, timedelta(minutes=2))
     return np.array([frame.racks.groups.sums(tick) for tick in window])
+
+
+def _added_up(frame: Frame) -> Bools:
+    """(n_racks,) whose power is the sum of their feeds'."""
+    racks, total = frame.racks, np.zeros(len(frame.racks))
+    if racks.feeds:
+        np.add.at(total, _racks_of_feeds(frame), np.nan_to_num(racks.feed_w[-1]))
+    added: Bools = (total > 0) & np.isclose(total, racks.power_w[-1])
+    return added
+
+
+def _second_highest(window: Floats) -> Floats:
+    """(n,) the second largest of `window` (n_ticks, n), NaN where there is but one."""
+    if len(window) <= 1:
+        return np.full(window.shape[1], np.nan)
+    second: Floats = -np.sort(-window, axis=0)[1]  # NaN comes last
+    return second
 
 
 def _highest(window: Floats) -> Floats:
