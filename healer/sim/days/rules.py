@@ -108,6 +108,7 @@ _SEEN_BY: Mapping[tuple[FaultKind, str], str] = {
 _KINDS_SEEN_BY: Mapping[FaultKind, str] = {
     FaultKind.NVLINK_ERRORS: "nvlink_replays",
     FaultKind.CORRECTABLE_ECC_STORM: "sbe_volatile",
+    FaultKind.POWER_BRAKE: "clock_reasons",  # without them it is a GPU that is slow for no stated reason
 }
 _PLANNED = {FaultKind.LOAD_SURGE: ("caps_lost", "other_load")}
 
