@@ -130,7 +130,7 @@ class _Nodes:
         cordoned = np.fmax.reduce(lately, axis=0) if len(lately) else cordoned
         self.on_purpose: Bools = (cordoned == 1) | (self.silent & _forgotten(told))
         self.unreachable: Bools = self.silent & ((ready == 0) | frame.nodes.unanswered) & ~self.on_purpose
-        self.rack = _rack_of_nodes(frame)
+        self.rack = frame.rack_of_nodes
         self.whole_rack = _of_silent_racks(self.rack, self.silent)
         self.in_service = n - int(np.count_nonzero(self.on_purpose))
         self.everywhere = self.in_service >= _FEWEST_NODES and self._most(settings.most)
@@ -151,7 +151,7 @@ def _most_silent_lately(frame: Frame) -> float:
     windows = [frame.window(signal, _TWO_LOOKS) for signal in offered]
     ticks = min(len(window) for window in windows)
     seen = np.logical_or.reduce([~np.isnan(window[len(window) - ticks :]) for window in windows])
-    known = np.isfinite(nodes.medians(np.where(seen.any(axis=0) | ~np.isnan(frame.age_s), 1.0, np.nan)))
+    known = nodes.count(seen.any(axis=0) | ~np.isnan(frame.age_s)) > 0
     return max(float((nodes.count(tick) == 0)[known].mean()) if known.any() else 0.0 for tick in seen)
 
 
@@ -161,15 +161,6 @@ def _forgotten(told: Signals[NodeSignal]) -> Bools:
     before = np.isfinite(told.window(NodeSignal.READY, timedelta(hours=1))).any(axis=0)
     forgotten: Bools = ~known & ((before & known.any()) | (np.count_nonzero(known) > 0.5 * len(known)))
     return forgotten
-
-
-def _rack_of_nodes(frame: Frame) -> Ints:
-    """(n_nodes,) the row of the rack that each is in, -1 for none."""
-    nodes, racks = frame.nodes.groups.of_gpu, frame.racks.groups.of_gpu
-    there = (nodes >= 0) & (racks >= 0)
-    rack = np.full(len(frame.nodes), -1, dtype=np.int64)
-    rack[nodes[there]] = racks[there]
-    return rack
 
 
 def _of_silent_racks(rack: Ints, silent: Bools) -> Bools:

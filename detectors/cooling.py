@@ -167,7 +167,8 @@ def _excess(frame: Frame) -> _Excess:
 
     past = frame.past.once("cooling", lambda: _past(frame))
     rack = _around(frame.racks.groups, power)
-    inlet = _of_rack(frame, _mean(frame.nodes.signals.window(NodeSignal.INLET_TEMPERATURE, _NOW)))
+    inlets = frame.nodes.signals.window(NodeSignal.INLET_TEMPERATURE, _NOW)
+    inlet = _of_rack(frame, _mean(inlets)) if len(past.inlet_c) else unknown
     count, expected, rack_then, away, colder = (np.zeros(n) for _ in range(5))
     for slot, (then_w, node_w, rack_w, then_c) in enumerate(
         zip(past.power_w, past.node_w, past.rack_w, past.temperature_c, strict=True)
@@ -243,7 +244,7 @@ def _slopes(power: Singles, temperature: Singles, peers: Ints) -> Floats:
 def _common(frame: Frame, excess: _Excess) -> _Common:
     nodes, racks = frame.nodes.groups, frame.racks.groups
     of_node, watts = nodes.medians(excess.warmer_c), nodes.means(excess.power_w)
-    rack_of_node = _rack_of_nodes(frame)
+    rack_of_node = frame.rack_of_nodes
     rack = np.maximum(rack_of_node, 0)
     # Less air is hardly felt by nodes that rest: a rack is what those are that work.
     known = np.flatnonzero((rack_of_node >= 0) & ~np.isnan(of_node))
@@ -372,7 +373,7 @@ def _inlets(frame: Frame, settings: Settings) -> tuple[Floats, Bools]:
     told &= np.isfinite(now[-1])
     rise = np.full(len(groups), np.nan)
     rise[told] = _mean(now)[told] - np.nanmedian(past[:, told], axis=0)
-    rack_of_node = _rack_of_nodes(frame)
+    rack_of_node = frame.rack_of_nodes
     known = (rack_of_node >= 0) & told
     count = np.bincount(rack_of_node[known], minlength=len(racks))
     of_rack = np.where(count >= _FEWEST_WORKING, grouped_medians(rack_of_node, rise, len(racks)), np.nan)
@@ -383,15 +384,6 @@ def _inlets(frame: Frame, settings: Settings) -> tuple[Floats, Bools]:
     share = np.bincount(rack_of_node[warm], minlength=len(racks)) / np.maximum(count, 1)
     own = of_rack - others
     return own, (own >= least) & (of_rack >= _HALF * least) & (share >= _MOST)
-
-
-def _rack_of_nodes(frame: Frame) -> Ints:
-    """(n_nodes,) the row of the rack that each is in, -1 for none."""
-    nodes, racks = frame.nodes.groups, frame.racks.groups
-    rack_of_node = np.full(len(nodes), -1, dtype=np.int64)
-    there = (nodes.of_gpu >= 0) & (racks.of_gpu >= 0)
-    rack_of_node[nodes.of_gpu[there]] = racks.of_gpu[there]
-    return rack_of_node
 
 
 def _of_others(of_rack: Floats, measured: Ints) -> Floats:

@@ -134,11 +134,17 @@ _LASTING_TICKS, _WEAK_TICKS = 2, 3
 
 def _shares(frame: Frame) -> Floats:
     """(n_ticks, n_feeds) of what the feeds of its rack carry together; 0 where that is nothing."""
-    watts, rows = np.nan_to_num(frame.racks.feed_w), _racks_of_feeds(frame)
-    total = np.zeros((len(watts), len(frame.racks)))
-    for number, row in enumerate(rows.tolist()):
-        total[:, row] += watts[:, number]
-    return np.divide(watts, total[:, rows], out=np.zeros_like(watts), where=total[:, rows] > 0)
+    watts = np.nan_to_num(frame.racks.feed_w)
+    together = _of_their_racks(frame, watts)
+    return np.divide(watts, together, out=np.zeros_like(watts), where=together > 0)
+
+
+def _of_their_racks(frame: Frame, of_feeds: Floats) -> Floats:
+    """(n_ticks, n_feeds) the sum of `of_feeds` (n_ticks, n_feeds) over all feeds of each one's rack."""
+    rows = _racks_of_feeds(frame)
+    total = np.zeros((len(frame.racks), len(of_feeds)))
+    np.add.at(total, rows, of_feeds.T)
+    return total[rows].T
 
 
 def _racks_of_feeds(frame: Frame) -> Ints:
@@ -160,15 +166,13 @@ def _dead_feeds(frame: Frame, shares: Floats, settings: Settings) -> tuple[Bools
     one of their rack is. Those that are remembered to have carried are lost once that lasts. One that is not may be a
     spare, or may have been lost for longer than anybody remembers.
     """
-    racks, rows = frame.racks, _racks_of_feeds(frame)
+    racks = frame.racks
     if not racks.feeds:
         return np.zeros(0, dtype=np.bool_), np.zeros(0, dtype=np.bool_)
     once = np.fmax(_highest(shares), racks.feed_usual) >= 4 * settings.dead_share
     # Another feed of the rack is still measured: else it is the meter that is lost.
-    seen = np.zeros(racks.feed_w.shape, dtype=np.bool_)
-    for number, row in enumerate(rows.tolist()):
-        others = [other for other in np.flatnonzero(rows == row).tolist() if other != number]
-        seen[:, number] = (np.nan_to_num(racks.feed_w[:, others]) > 0).any(axis=1) if others else False
+    carries = (np.nan_to_num(racks.feed_w) > 0).astype(np.float64)
+    seen = _of_their_racks(frame, carries) - carries > 0
     unloaded = (shares < settings.dead_share) & seen
     return once & lasting(unloaded, _LASTING_TICKS), ~once & unloaded[-1]
 

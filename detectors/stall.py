@@ -171,10 +171,8 @@ def _judged(frame: Frame, settings: Settings, rows: Ints, waiting: Bools, testim
     since = len(enough) - int(np.argmin(enough[::-1])) if not enough.all() else 0
     if len(enough) - since < _FEWEST_LOOKS:
         return None
-    for_s = -float(frame.times[since])
-    covered = since == 0  # it has been so for as long as the window remembers
-    if covered:
-        for_s = max(for_s, _rested_s(frame, rows))
+    # Since the window's first look, it may have been so for longer.
+    for_s = -float(frame.times[since]) if since else _rested_s(frame, rows)
     worked, pause_s = _worked(frame, rows, since, for_s)
     held_s = float(np.median(frame.held_s[rows]))
     after_s = settings.works_on_after_s if _works_on(frame, rows[~waiting[-1]], since) else settings.stalled_after_s

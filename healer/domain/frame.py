@@ -233,6 +233,15 @@ class Frame:
         current: Bools = self.presence == Presence.CURRENT
         return current
 
+    @property
+    def rack_of_nodes(self) -> Ints:
+        """(n_nodes,) the row of the rack that each node is in, NOWHERE_ROW for none."""
+        nodes, racks = self.nodes.groups.of_gpu, self.racks.groups.of_gpu
+        there = (nodes >= 0) & (racks >= 0)
+        rack = np.full(len(self.nodes), NOWHERE_ROW, dtype=np.int64)
+        rack[nodes[there]] = racks[there]
+        return rack
+
     def row_of(self, component: Component) -> int | None:
         """The row of the component on the axis of its kind; None when the frame does not have it."""
         match component.kind:

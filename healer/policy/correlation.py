@@ -100,10 +100,7 @@ class _Turn:
         for key, finding in self.found.items():
             if self.root_of[key] != key:
                 self._take_effect(key, finding, self.by_key[self.root_of[key]])
-        for key, incident in [*self.by_key.items()]:
-            whole = self.found.get(self.root_of.get(key, key))
-            if key not in self.found and whole is not None and self._is_part(incident, whole):
-                self._explained(incident, self.by_key[whole.key])
+        self._close_parts()
 
     def look_at_the_others(self, findings: Findings) -> None:
         """The live incidents whose finding is not there."""
@@ -179,11 +176,19 @@ class _Turn:
         if incident is not None:
             self._explained(incident, cause)
 
-    def _is_part(self, incident: Incident, whole: Finding) -> bool:
-        """Whether the whole was put together from what is now found of its parts, such as of the incident's."""
-        of_parts = [rows_of(member, self.frame) for member in whole.members]
-        rows = rows_of(incident.component, self.frame)
-        return bool(rows) and rows <= frozenset[int]().union(*of_parts)
+    def _close_parts(self) -> None:
+        """Where a whole was put together from what is now found of its parts, the incidents of these are explained."""
+        rows_of_whole: dict[str, frozenset[int]] = {}
+        for key, incident in [*self.by_key.items()]:
+            whole = self.found.get(self.root_of.get(key, key))
+            if key in self.found or whole is None:
+                continue
+            if whole.key not in rows_of_whole:
+                of_parts = (rows_of(member, self.frame) for member in whole.members)
+                rows_of_whole[whole.key] = frozenset[int]().union(*of_parts)
+            rows = rows_of(incident.component, self.frame)
+            if rows and rows <= rows_of_whole[whole.key]:
+                self._explained(incident, self.by_key[whole.key])
 
     def _explained(self, incident: Incident, cause: Incident) -> None:
         if incident.state in _BEFORE_ANYBODY_ACTS:
@@ -318,7 +323,7 @@ def _parted(where: Component, frame: Frame) -> str:
         case ComponentKind.JOB | ComponentKind.RACK if frame.row_of(where) is None:
             seen = frame.current.mean() if len(frame.gpus) else 0.0
             return f"no GPU is of {where} any more" if seen >= _SEEN_ENOUGH else ""
-        case ComponentKind.GPU if _swapped(where, frame):
+        case _ if _swapped(where, frame):
             return "another GPU is in its place"
         case _:
             return ""
@@ -326,9 +331,7 @@ def _parted(where: Component, frame: Frame) -> str:
 
 def _swapped(where: Component, frame: Frame) -> bool:
     """Whether it is a GPU in whose place another one is now: what is still known of it is of the past."""
-    if where.kind is not ComponentKind.GPU:
-        return False
-    return bool((frame.presence[frame.parts_of(where)] == Presence.REPLACED).any())
+    return where.kind is ComponentKind.GPU and bool((frame.presence[frame.parts_of(where)] == Presence.REPLACED).any())
 
 
 def _fallen_silent(incident: Incident, at: datetime) -> Incident:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -13,8 +14,9 @@ from healer.domain.fleet import Fleet, Node
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
 from healer.domain.plan import Effect, Plan
-from healer.domain.playbook import ResolvesWhen
+from healer.domain.playbook import ApprovalRule, Expression, Playbook, ResolvesWhen, Scalar
 from healer.domain.verdict import Mode
+from healer.errors import Rejected
 from healer.policy.budget import DisruptionBudget
 from healer.policy.guards import Situation
 from tests.frames import frame_of
@@ -138,4 +140,36 @@ def situation(
         fleet_budget=fleet_budget,
         rack_budget=rack_budget,
         run_id=run_id,
+    )
+
+
+@dataclass(frozen=True)
+class Says:
+    """An expression that gives a value, or cannot be evaluated."""
+
+    value: Scalar | Rejected
+    text: str = ""
+
+    def __call__(self, variables: Mapping[str, object]) -> Scalar:  # noqa: ARG002
+        if isinstance(self.value, Rejected):
+            raise self.value
+        return self.value
+
+
+def playbook(
+    name: str, *, condition: Expression | None = None, mode: FailureMode = ECC, hold: timedelta = timedelta(0)
+) -> Playbook:
+    return Playbook(
+        name=name,
+        description=name,
+        failure_modes=frozenset({mode}),
+        target=ComponentKind.NODE,
+        approval=ApprovalRule(Says(value=True)),
+        steps=(),
+        resolves_when=ResolvesWhen.CONTAINED,
+        digest="",
+        text="",
+        file="",
+        condition=condition,
+        hold=hold,
     )

@@ -20,7 +20,7 @@ from healer.domain.matcher import matchers_in
 from healer.runtime.snapshot import Board
 from healer.runtime.web.api import build_app
 from healer.runtime.web.auth import ResolvedToken, Role
-from tests.unit.http_samples import NOW, SetClock, leading_journal, snapshot
+from tests.unit.http_samples import NOW, SetClock, snapshot
 
 TOKENS = {"bob": ResolvedToken(Role.APPROVER, "bob-secret"), "viv": ResolvedToken(Role.VIEWER, "viv-secret")}
 WINDOW = MaintenanceWindow(
@@ -36,13 +36,6 @@ class Ended:
 
 
 Healer = Callable[..., Ended]
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[SqlJournal]:
-    journal = leading_journal(tmp_path)
-    yield journal
-    journal.close()
 
 
 @pytest.fixture

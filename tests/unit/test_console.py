@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx
@@ -34,7 +33,6 @@ from tests.unit.http_samples import (
     approval,
     fill,
     incident,
-    leading_journal,
     run,
     snapshot,
 )
@@ -77,13 +75,6 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[SqlJournal]:
-    journal = leading_journal(tmp_path)
-    yield journal
-    journal.close()
 
 
 @pytest.fixture

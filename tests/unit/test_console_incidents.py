@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from html import unescape
-from pathlib import Path
 
 import pytest
 
@@ -20,18 +19,11 @@ from healer.runtime.snapshot import Board
 from healer.runtime.web.api import build_app
 from healer.runtime.web.auth import local_person
 from healer.runtime.web.plots import SPARK_HEIGHT, SPARK_WIDTH, trace
-from tests.unit.http_samples import NOW, Client, SetClock, approval, incident, leading_journal, snapshot, stall
+from tests.unit.http_samples import NOW, Client, SetClock, approval, incident, snapshot, stall
 
 HOSTILE = "<script>alert(1)</script>&\"'"
 
 Shown = Callable[..., str]
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[SqlJournal]:
-    journal = leading_journal(tmp_path)
-    yield journal
-    journal.close()
 
 
 @pytest.fixture

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
@@ -20,7 +19,7 @@ from healer.domain.silence import Silence
 from healer.runtime.snapshot import Board
 from healer.runtime.web.api import build_app
 from healer.runtime.web.auth import ResolvedToken, Role, local_person
-from tests.unit.http_samples import ALICE, NOW, Client, SetClock, incident, leading_journal, snapshot
+from tests.unit.http_samples import ALICE, NOW, Client, SetClock, incident, snapshot
 
 OPEN = HttpSettings(auth="none")
 TOKENS = {"viv": ResolvedToken(Role.VIEWER, "viewer-secret")}
@@ -29,13 +28,6 @@ HOSTILE = "<script>alert(1)</script>&\"'"
 HOUR = timedelta(hours=1)
 
 MakeClient = Callable[..., Client]
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[SqlJournal]:
-    journal = leading_journal(tmp_path)
-    yield journal
-    journal.close()
 
 
 @pytest.fixture

@@ -132,6 +132,13 @@ def test_a_job_has_a_row_and_what_is_on_no_axis_has_none(component: Component, r
     assert frame_of(MIXED).row_of(component) == row
 
 
+def test_a_node_is_in_the_rack_that_its_gpus_are_in() -> None:
+    homeless = Component(ComponentKind.GPU, node="n2", gpu="0", uuid="X")
+    seen = frame_of([gpu("A"), homeless])
+    assert [str(node.node) for node in seen.nodes.components] == [gpu("A").node, "n2"]
+    assert seen.rack_of_nodes.tolist() == [seen.row_of(rack("r1")), NOWHERE_ROW]
+
+
 def test_only_what_is_seen_as_it_is_now_is_current() -> None:
     ways = np.array(list(Presence), dtype=np.int8)
     seen = frame_of([gpu(f"U{way}") for way in ways], presence=ways)

@@ -49,6 +49,9 @@ def test_nothing_explains_what_stands_above_it_but_for_what_explains_only_its_pa
         (sick(Mode.NODE_UNREACHABLE, NODE[2]), sick(Mode.TELEMETRY_LOST, NODE[2])),
         (sick(Mode.NODE_UNREACHABLE, NODE[2]), STALLED),
         (sick(Mode.TELEMETRY_LOST, RACK[0]), sick(Mode.TELEMETRY_LOST, NODE[2])),
+        (sick(Mode.TELEMETRY_LOST, NODE[0]), LOST),
+        (LOST, sick(Mode.TELEMETRY_LOST, gpu_at(0, 3))),
+        (sick(Mode.RACK_POWER_FEED_LOST, RACK[0]), sick(Mode.NODE_UNREACHABLE, NODE[2])),
         (STALLED, sick(Mode.JOB_STRAGGLER, JOB[0])),
     ],
     ids=lambda one: f"{one.failure_mode} of {one.component}",
@@ -78,6 +81,17 @@ def test_what_has_nothing_to_do_with_each_other_is_two_incidents(one: Finding, o
     life.look(0, one, other)
     assert len(life.open()) == 2
     assert not any(incident.symptoms for incident in life.incidents.values())
+
+
+@pytest.mark.parametrize(("later_s", "incidents"), [(300, 1), (330, 2)], ids=["five minutes", "later"])
+def test_what_a_lost_feed_takes_along_falls_silent_within_minutes(later_s: int, incidents: int) -> None:
+    life = FleetLife()
+    feed, silent = sick(Mode.RACK_POWER_FEED_LOST, RACK[0]), sick(Mode.TELEMETRY_LOST, NODE[2])
+    for seconds in range(0, later_s, 30):
+        life.look(seconds, feed)
+    for seconds in range(later_s, later_s + 3600, 30):
+        life.look(seconds, feed, silent)
+        assert len(life.open()) == incidents, "and stays what it was"
 
 
 def test_a_chain_of_effects_hangs_on_its_deepest_cause() -> None:

@@ -12,11 +12,10 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import FailureMode as Mode
 from healer.domain.finding import Finding, Findings, Health, Judgement
 from healer.domain.incident import IncidentState
-from healer.domain.playbook import ApprovalRule, Playbook, ResolvesWhen
+from healer.domain.playbook import Playbook
 from healer.policy.selection import choose_playbook
-from tests.unit.core_samples import ECC, after, finding, found, judged
+from tests.unit.core_samples import ECC, after, finding, found, judged, playbook
 from tests.unit.lives import FLEET, GPU, HEALTHY, JOB, NODE, NODES, FleetLife, Life, gpu_at, sick
-from tests.unit.test_policy_selection import Says
 
 LOST = sick(Mode.GPU_FELL_OFF_BUS, gpu_at(0, 3))
 XID = sick(Mode.GPU_XID, gpu_at(0, 3))
@@ -182,19 +181,7 @@ def test_whatever_is_found_is_an_open_incident_or_a_symptom_of_one(spells: list[
 
 
 def _patient(mode: Mode) -> Playbook:
-    return Playbook(
-        name="patient",
-        description="waits before it plans",
-        failure_modes=frozenset({mode}),
-        target=ComponentKind.NODE,
-        approval=ApprovalRule(Says(value=True)),
-        steps=(),
-        resolves_when=ResolvesWhen.CONTAINED,
-        digest="",
-        text="",
-        file="",
-        hold=timedelta(minutes=10),
-    )
+    return playbook("patient", mode=mode, hold=timedelta(minutes=10))
 
 
 def test_a_playbook_waits_anew_when_a_fault_is_back() -> None:

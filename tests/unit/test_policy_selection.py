@@ -10,23 +10,10 @@ import pytest
 
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import FailureMode
-from healer.domain.playbook import ApprovalRule, Expression, Playbook, ResolvesWhen, Scalar
+from healer.domain.playbook import Playbook, Scalar
 from healer.errors import Rejected
 from healer.policy.selection import choose_playbook, target_of
-from tests.unit.core_samples import ECC, after, gpu, incident, rack
-
-
-@dataclass(frozen=True)
-class Says:
-    """An expression that gives a value, or cannot be evaluated."""
-
-    value: Scalar | Rejected
-    text: str = ""
-
-    def __call__(self, variables: Mapping[str, object]) -> Scalar:  # noqa: ARG002
-        if isinstance(self.value, Rejected):
-            raise self.value
-        return self.value
+from tests.unit.core_samples import Says, after, gpu, incident, playbook, rack
 
 
 @dataclass(frozen=True)
@@ -38,59 +25,43 @@ class ParamIsSet:
         return isinstance(params, Mapping) and params.get("enabled") is True
 
 
-def _playbook(name: str, *, condition: Expression | None = None, mode: FailureMode = ECC) -> Playbook:
-    return Playbook(
-        name=name,
-        description=name,
-        failure_modes=frozenset({mode}),
-        target=ComponentKind.NODE,
-        approval=ApprovalRule(Says(value=True)),
-        steps=(),
-        resolves_when=ResolvesWhen.CONTAINED,
-        digest="",
-        text="",
-        file="",
-        condition=condition,
-    )
-
-
 def _chosen(*playbooks: Playbook, age_s: float = 0.0) -> str | None:
     chosen = choose_playbook(incident(), playbooks, {"incident": {}, "params": {}}, after(age_s))
     return None if chosen is None else chosen.name
 
 
 def test_the_first_that_answers_the_failure_mode_is_chosen() -> None:
-    other = _playbook("rack", mode=FailureMode.RACK_POWER_OVER_BUDGET)
-    assert _chosen(other, _playbook("a"), _playbook("b")) == "a"
+    other = playbook("rack", mode=FailureMode.RACK_POWER_OVER_BUDGET)
+    assert _chosen(other, playbook("a"), playbook("b")) == "a"
 
 
 def test_a_failure_mode_that_no_playbook_answers_has_none() -> None:
-    assert _chosen(_playbook("rack", mode=FailureMode.RACK_POWER_OVER_BUDGET)) is None
+    assert _chosen(playbook("rack", mode=FailureMode.RACK_POWER_OVER_BUDGET)) is None
     assert _chosen() is None
 
 
 @pytest.mark.parametrize("value", [False, None, "true", 1, 0.0])
 def test_only_a_plain_true_lets_a_condition_match(value: Scalar) -> None:
-    assert _chosen(_playbook("a", condition=Says(value)), _playbook("b", condition=Says(value=True))) == "b"
+    assert _chosen(playbook("a", condition=Says(value)), playbook("b", condition=Says(value=True))) == "b"
 
 
 def test_a_condition_sees_the_params_of_its_own_playbook() -> None:
-    off = _playbook("off", condition=ParamIsSet())
+    off = playbook("off", condition=ParamIsSet())
     on = replace(off, name="on", params={"enabled": True})
     assert _chosen(off, on) == "on"
 
 
 def test_a_condition_that_cannot_be_evaluated_is_an_error_and_not_a_no() -> None:
-    broken = _playbook("a", condition=Says(Rejected("expression", "no such member")))
+    broken = playbook("a", condition=Says(Rejected("expression", "no such member")))
     with pytest.raises(Rejected, match="no such member"):
-        _chosen(broken, _playbook("b"))
+        _chosen(broken, playbook("b"))
 
 
 def test_a_playbook_that_waits_is_chosen_once_the_fault_has_lasted() -> None:
-    patient = replace(_playbook("patient"), hold=timedelta(minutes=5))
+    patient = replace(playbook("patient"), hold=timedelta(minutes=5))
     assert _chosen(patient, age_s=299) is None
     assert _chosen(patient, age_s=300) == "patient"
-    assert _chosen(patient, _playbook("now"), age_s=0) == "now"
+    assert _chosen(patient, playbook("now"), age_s=0) == "now"
 
 
 @pytest.mark.parametrize(

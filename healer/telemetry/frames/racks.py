@@ -43,6 +43,9 @@ class _Feed:
             self.apart_s = min(self.apart_s, at_s - self.sample_s)
         self.sample_s = at_s
 
+    def is_behind(self, newest_s: float) -> bool:
+        return newest_s - self.sample_s > _BEHIND * self.apart_s
+
     def carried(self, share: float, for_s: float) -> None:
         """What is off is hardly learnt, so that a feed that failed stays a feed that failed."""
         is_off = self.known_s >= _KNOWN_AFTER_S and abs(share - self.share) > _LIKE_ALWAYS
@@ -122,15 +125,19 @@ class Racks:
                 power[meter] = float(column.values[i])
                 if meter[1]:
                     self._feeds.setdefault(meter, _Feed()).sampled(float(column.times[i]))
-        return {meter: watts for meter, watts in power.items() if not self._is_behind(meter, power)}
+        return self._at_one_time(power)
 
-    def _is_behind(self, meter: _Meter, power: Mapping[_Meter, float]) -> bool:
-        """Whether the other feeds of the rack tell of a later time: added to them, it would count watts twice."""
-        feed = self._feeds.get(meter)
-        if feed is None or np.isinf(feed.apart_s):
-            return False
-        beside = (self._feeds[other].sample_s for other in power if other[0] == meter[0] and other in self._feeds)
-        return any(newest_s - feed.sample_s > _BEHIND * feed.apart_s for newest_s in beside)
+    def _at_one_time(self, power: Mapping[_Meter, float]) -> dict[_Meter, float]:
+        """Without the feeds whose racks' other feeds tell of a later time: added to them, watts would count twice."""
+        newest_s: dict[str, float] = {}
+        for rack, feed in power:
+            if feed:
+                newest_s[rack] = max(newest_s.get(rack, -np.inf), self._feeds[rack, feed].sample_s)
+        return {
+            (rack, feed): watts
+            for (rack, feed), watts in power.items()
+            if not feed or not self._feeds[rack, feed].is_behind(newest_s[rack])
+        }
 
     def _learn(self, meters: Mapping[_Meter, float], for_s: float) -> None:
         racks: dict[str, dict[_Meter, float]] = {}
