@@ -130,31 +130,35 @@ def roots(cases: Iterable[Case], frame: Frame) -> dict[str, str]:
             by_row.setdefault(row, []).append(case)
         for node in {int(node_of[row]) for row in case.rows} - {NOWHERE_ROW}:
             by_node.setdefault(node, []).append(case)
-    causes: dict[str, str] = {}
+    causes: dict[str, list[Case]] = {}
     for case in by_key.values():
         here = {other.key: other for row in case.rows for other in by_row[row]}
         nodes = {int(node_of[row]) for row in case.rows} - {NOWHERE_ROW}
         near = {other.key: other for node in nodes for other in by_node[node]}
         found = [other for other in {**here, **near}.values() if _explains(other, case, is_here=other.key in here)]
-        if found:
-            causes[case.key] = min(found, key=_deepest).key
-    return {key: _followed(key, causes) for key in by_key}
+        causes[case.key] = sorted(found, key=_deepest)
+    return {key: _root(key, by_key, causes) for key in by_key}
+
+
+def _root(key: str, by_key: Mapping[str, Case], causes: Mapping[str, list[Case]]) -> str:
+    """What explains a case in the end, by its deepest cause whose own explanation is also its own."""
+    roots_of_causes = (_root(cause.key, by_key, causes) for cause in causes[key])
+    return next((root for root in roots_of_causes if _is_for(by_key[root], by_key[key])), key)
 
 
 def _deepest(case: Case) -> tuple[int, int, datetime, str]:
     return (_DEPTH.get(case.mode, len(_DEPTH)), -len(case.rows), case.first, case.key)
 
 
-def _followed(key: str, causes: Mapping[str, str]) -> str:
-    while key in causes:
-        key = causes[key]
-    return key
+def _is_for(root: Case, effect: Case) -> bool:
+    """What is over explains what it had explained before, and not what that explains by now."""
+    return root.only is None or effect.key in root.only
 
 
 def _explains(cause: Case, effect: Case, *, is_here: bool) -> bool:
     if cause.key == effect.key or cause.first > effect.first + _LATE:
         return False
-    if cause.only is not None and effect.key not in cause.only:
+    if not _is_for(cause, effect):
         return False
     if cause.mode is effect.mode:
         # One of the same kind for a larger part: the node for its GPU, the rack for its node.

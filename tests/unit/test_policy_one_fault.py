@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from healer.domain.component import Component, ComponentKind
@@ -53,6 +53,15 @@ def test_what_a_cause_leaves_behind_is_explained_for_as_long_as_the_cause_can_co
     life.look(1830, XID, judgements=[all_well(Mode.GPU_FELL_OFF_BUS)])
     life.look(1860, XID, judgements=[all_well(Mode.GPU_FELL_OFF_BUS)])
     assert life.open() == [(Mode.GPU_XID, "gpu/U0-3")]
+
+
+def test_a_stall_that_comes_later_is_not_explained_by_what_a_cause_has_left_behind() -> None:
+    life, stalled = FleetLife(), sick(Mode.JOB_STALLED, JOB[0])
+    life.look(0, LOST, XID)
+    over(life, until=210)
+    for seconds in (210, 240):
+        life.look(seconds, XID, stalled, judgements=[all_well(Mode.GPU_FELL_OFF_BUS)])
+    assert life.open() == [(Mode.JOB_STALLED, "job/j1")]
 
 
 def test_incidents_of_gpus_end_when_their_node_takes_them_over() -> None:
@@ -161,6 +170,7 @@ def _judgements(seen: Iterable[Finding]) -> list[Judgement]:
 
 
 @settings(deadline=None)
+@example(spells=[({0, 1}, 1), (set(), 5), ({1, 4}, 2)])
 @given(spells=st.lists(st.tuples(st.sets(st.sampled_from(range(len(_POOL)))), st.integers(1, 8)), max_size=6))
 def test_whatever_is_found_is_an_open_incident_or_a_symptom_of_one(spells: list[tuple[set[int], int]]) -> None:
     life, seconds = FleetLife(), 0
