@@ -37,7 +37,7 @@ from healer.errors import Unavailable
 from healer.runtime.knowledge import Outside
 from healer.runtime.snapshot import Board, Snapshot
 from healer.runtime.wiring import build_operator, load_content
-from healer.telemetry.catalogue.signals import COUNTERS, MEANINGS, SPELLINGS, Kind, Vendor
+from healer.telemetry.catalogue.signals import COUNTERS, LIMITS, MEANINGS, SPELLINGS, Kind, Vendor
 from healer.telemetry.catalogue.spelling import Combine
 from healer.telemetry.frames.recorder import PAST_SPAN, SLOT
 from healer.telemetry.wire.series import Head
@@ -145,6 +145,8 @@ class _Fleet:
                 values = self._energy_mj.copy()
             case signal if signal in COUNTERS or MEANINGS[signal].kind is Kind.STATE:
                 values = np.zeros(n)
+            case signal if signal in LIMITS:
+                values = np.full(n, 700.0)
             case _:
                 values = self._rng.uniform(0.3, 0.9, n)
         return values

@@ -69,6 +69,7 @@ class Settings:
 
 _NOW = timedelta(minutes=5)
 _ALIKE_W = 50.0  # of the GPU, and of its node's GPUs on average
+_UNLIKE_ANY_W = np.float32(-1e9)
 _FEWEST_ALIKE = 3  # slots of the past
 _NOISE_C = 0.9  # of one mean of five minutes, with what rounding, fans and the job's kind add
 _ALIKE_BESIDES = 4.0  # slots that follow one another err alike: so many count as one
@@ -82,6 +83,7 @@ _LARGEST_CHANGE_ALONE = 2.0  # times as much for a single GPU
 _FEWEST = 3  # nodes, or racks, that make a crowd
 _FEWEST_WORKING = 2  # nodes of a rack
 _FEWEST_SLOTS = 6
+_BLOCK = 1024  # GPUs that are compared with the past at a time: so much fits a core's cache
 _HALF, _MOST = 0.5, 0.75
 _WORKS = 0.6  # of the power of the node of a rack that draws most
 
@@ -135,21 +137,25 @@ class _Common:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Past:
-    """What the hours before were like, for all of a slot's length.
+    """What the hours before were like, for all of a slot's length. Single precision is a thousandth of a kelvin.
 
     Attributes:
-        power_w, node_w, rack_w: (n_slots, n_gpus) of the GPU, of its node's and its rack's GPUs on average.
-        temperature_c: (n_slots, n_gpus) NaN also where the load had just changed.
+        power_w: (n_slots, n_gpus) unlike any where it tells nothing: unknown, or the load had just changed.
+        cool_c: (n_slots, n_gpus) the temperature less what the power adds by the slope; 0 where that is unknown.
+        node_w: (n_slots, n_nodes) of their GPUs on average, NaN where unknown.
+        rack_w: (n_slots, n_racks) the same, 0 where unknown.
         slope: (n_gpus,) kelvins per watt, of the GPU's model.
-        inlet_c: (n_slots, n_gpus) of the air that went into its rack, NaN where unknown; no slots if nobody tells.
+        inlet_c: (n_slots, n_racks) of the air that went in, 0 where unknown; no slots if nobody tells.
+        inlet_known: (n_slots, n_racks) 1 where it is known.
     """
 
     power_w: Singles
+    cool_c: Singles
     node_w: Singles
     rack_w: Singles
-    temperature_c: Singles
     slope: Floats
     inlet_c: Singles
+    inlet_known: Singles
 
 
 def _excess(frame: Frame) -> _Excess:
@@ -166,32 +172,70 @@ def _excess(frame: Frame) -> _Excess:
     told &= _settled(_mean(powers[half:]), _mean(powers[:half]), _LARGEST_CHANGE_ALONE)  # a load that swings does not
 
     past = frame.past.once("cooling", lambda: _past(frame))
-    rack = _around(frame.racks.groups, power)
-    inlets = frame.nodes.signals.window(NodeSignal.INLET_TEMPERATURE, _NOW)
-    inlet = _of_rack(frame, _mean(inlets)) if len(past.inlet_c) else unknown
-    count, expected, rack_then, away, colder = (np.zeros(n) for _ in range(5))
-    for slot, (then_w, node_w, rack_w, then_c) in enumerate(
-        zip(past.power_w, past.node_w, past.rack_w, past.temperature_c, strict=True)
-    ):
-        alike = (np.abs(then_w - power) <= _ALIKE_W) & (np.abs(node_w - node) <= _ALIKE_W) & ~np.isnan(then_c)
-        count += alike
-        expected += np.where(alike, then_c + past.slope * (power - then_w), 0.0)
-        away += np.where(alike, power - then_w, 0.0)
-        rack_then += np.where(alike, rack_w, 0.0)
-        if len(past.inlet_c):
-            colder += np.where(alike, np.nan_to_num(inlet - past.inlet_c[slot]), 0.0)
-    told &= count >= _FEWEST_ALIKE
-    count = np.where(told, count, np.nan)
-    bent = _RESISTANCE_SPREAD * past.slope * away / count
+    alike = _alike(frame, past, power, node)
+    told &= alike.count >= _FEWEST_ALIKE
+    count = np.where(told, alike.count, np.nan)
+    bent = _RESISTANCE_SPREAD * past.slope * (power - alike.power_w / count)
     doubt = np.sqrt(_NOISE_C**2 * (1.0 + _ALIKE_BESIDES / count) + bent**2)
-    air = _AIR_C_PER_W * np.abs(rack - rack_then / count)
-    warmer = temperature - expected / count - colder / count
+    air = _AIR_C_PER_W * np.abs(_around(frame.racks.groups, power) - alike.rack_w / count)
+    colder = np.zeros(n)
+    if len(past.inlet_c):
+        inlets = _mean(frame.nodes.signals.window(NodeSignal.INLET_TEMPERATURE, _NOW))
+        inlet = frame.racks.groups.spread(_of_racks(frame, inlets))
+        colder = np.nan_to_num(inlet * alike.inlet_count - alike.inlet_c) / count
+    warmer = temperature - past.slope * power - alike.cool_c / count - colder
     return _Excess(np.where(told, warmer, np.nan), doubt, air, power, temperature)
 
 
-def _of_rack(frame: Frame, of_nodes: Floats) -> Floats:
-    """(n_gpus,) the median over the nodes (n_nodes,) of its rack, counted by their GPUs; NaN where unknown."""
-    return frame.racks.groups.spread(frame.racks.groups.medians(frame.nodes.groups.spread(of_nodes)))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Alike:
+    """Sums over the slots in which a GPU, and its node, drew about as much as now. Arrays: (n_gpus,).
+
+    Attributes:
+        inlet_count: of how many of the slots the air that went in is known.
+    """
+
+    count: Floats
+    cool_c: Floats
+    power_w: Floats
+    rack_w: Floats
+    inlet_c: Floats
+    inlet_count: Floats
+
+
+def _alike(frame: Frame, past: _Past, power_w: Floats, node_w: Floats) -> _Alike:
+    sums = np.zeros((6, len(power_w)))
+    node, rack = frame.nodes.groups.of_gpu, frame.racks.groups.of_gpu
+    for first in range(0, len(power_w), _BLOCK):
+        gpus = slice(first, first + _BLOCK)
+        then_w = past.power_w[:, gpus]
+        alike = np.abs(then_w - power_w[gpus].astype(np.float32)) <= _ALIKE_W
+        node_then_w = _spread(past.node_w, node[gpus], then_w)
+        alike &= np.abs(node_then_w - node_w[gpus].astype(np.float32)) <= _ALIKE_W
+        picked = alike.astype(np.float32)
+        told = [past.cool_c[:, gpus], then_w, _spread(past.rack_w, rack[gpus], then_w)]
+        if len(past.inlet_c):
+            told += [_spread(each, rack[gpus], np.zeros_like(then_w)) for each in (past.inlet_c, past.inlet_known)]
+        sums[0, gpus] = picked.sum(axis=0)
+        for number, each in enumerate(told, start=1):
+            sums[number, gpus] = np.einsum("sg,sg->g", picked, each)
+    return _Alike(*sums)
+
+
+def _spread(of_groups: Singles, of_gpu: Ints, otherwise: Singles) -> Singles:
+    """(n_slots, n) of `of_groups` (n_slots, n_groups) what each GPU's group has; `otherwise` for a GPU in none."""
+    if not of_groups.shape[1]:
+        return otherwise
+    spread = of_groups[:, np.maximum(of_gpu, 0)]
+    alone = of_gpu < 0
+    if alone.any():
+        spread[:, alone] = otherwise[:, alone]
+    return spread
+
+
+def _of_racks(frame: Frame, of_nodes: Floats) -> Floats:
+    """(n_racks,) the median over their nodes of `of_nodes` (n_nodes,), counted by GPUs; NaN where unknown."""
+    return frame.racks.groups.medians(frame.nodes.groups.spread(of_nodes))
 
 
 def _settled(now_w: Floats | Singles, before_w: Floats | Singles, times: float = 1.0) -> Bools:
@@ -208,18 +252,35 @@ def _around(groups: GroupAxis, power_w: Floats) -> Floats:
 def _past(frame: Frame) -> _Past:
     power, temperature = frame.past.mean(Signal.POWER), frame.past.mean(Signal.GPU_TEMPERATURE)
     slots = min(len(power), len(temperature))
-    node, rack = np.empty_like(power), np.empty_like(power)
-    for slot, row in enumerate(power.astype(np.float64)):
-        node[slot], rack[slot] = _around(frame.nodes.groups, row), _around(frame.racks.groups, row)
-    settled = np.zeros(power.shape, dtype=np.bool_)
-    settled[1:] = _settled(power[1:], power[:-1], _LARGEST_CHANGE_ALONE) & _settled(node[1:], node[:-1])
-    settled[:-1] &= _settled(node[:-1], node[1:])  # a pause shows in the slot that has it, and against both beside it
-    kept = np.where(settled[:slots], temperature[:slots], np.nan).astype(np.float32)
-    slope = _slopes(power[:slots], temperature[:slots], frame.gpus.peers)
-    inlet = np.empty((0, len(frame.gpus)), dtype=np.float32)
+    power, temperature = power[:slots], temperature[:slots]
+    node, rack = (_means(groups, power) for groups in (frame.nodes.groups, frame.racks.groups))
+    around = _spread(node, frame.nodes.groups.of_gpu, power)
+    told = ~np.isnan(temperature)
+    told[1:] &= _settled(power[1:], power[:-1], _LARGEST_CHANGE_ALONE) & _settled(around[1:], around[:-1])
+    told[:-1] &= _settled(around[:-1], around[1:])  # a pause shows in the slot that has it, and against both beside it
+    told[:1] = False
+    slope = _slopes(power, temperature, frame.gpus.peers)
+    cool = np.where(told, temperature - slope.astype(np.float32) * power, np.float32(0))
+    inlet = np.empty((0, len(frame.racks)), dtype=np.float32)
     if len(frame.nodes.inlet_past_c) == slots and np.isfinite(frame.nodes.inlet_past_c).any():
-        inlet = np.array([_of_rack(frame, row) for row in frame.nodes.inlet_past_c], dtype=np.float32)
-    return _Past(power[:slots], node[:slots], rack[:slots], kept, slope, inlet)
+        inlet = np.array([_of_racks(frame, row) for row in frame.nodes.inlet_past_c], dtype=np.float32)
+    return _Past(
+        power_w=np.where(told, power, _UNLIKE_ANY_W),
+        cool_c=cool,
+        node_w=node,
+        rack_w=np.nan_to_num(rack),
+        slope=slope,
+        inlet_c=np.nan_to_num(inlet),
+        inlet_known=(~np.isnan(inlet)).astype(np.float32),
+    )
+
+
+def _means(groups: GroupAxis, slots: Singles) -> Singles:
+    """(n_slots, n_groups) of `slots` (n_slots, n_gpus)."""
+    means = np.empty((len(slots), len(groups)), dtype=np.float32)
+    for number, slot in enumerate(slots):
+        means[number] = groups.means(slot.astype(np.float64))
+    return means
 
 
 def _slopes(power: Singles, temperature: Singles, peers: Ints) -> Floats:

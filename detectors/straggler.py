@@ -97,11 +97,12 @@ def detect(frame: Frame, settings: Settings) -> Findings:
     found: dict[int, _Found] = {}
     covered = -frame.times[0] >= 0.9 * _NOW.total_seconds() if len(frame.times) else False
     for work in _WORK if len(frame.jobs) and covered else ():
-        pace, judged = _paces(frame, work)
-        judged &= health == Health.UNKNOWN
-        health[judged] = Health.HEALTHY
-        for row in np.flatnonzero(judged & (pace <= 1.0 - settings.slower)).tolist():
-            suspect = _Gang(frame, row, work, float(pace[row])).suspect(settings)
+        rows, paces = _paces(frame, work, (health == Health.UNKNOWN) & (frame.jobs.sizes >= _FEWEST_RANKS))
+        health[rows] = Health.HEALTHY
+        for row, pace in zip(rows.tolist(), paces.tolist(), strict=True):
+            if pace > 1.0 - settings.slower:
+                continue
+            suspect = _Gang(frame, row, work, pace).suspect(settings)
             if suspect is not None:
                 found[row] = suspect
                 health[row] = Health.DEGRADED
@@ -119,30 +120,64 @@ def detect(frame: Frame, settings: Settings) -> Findings:
     return findings(MODES[0], ComponentKind.JOB, health, frame.jobs.components, describe, basis=Basis.LEARNT)
 
 
-def _paces(frame: Frame, work: Signal) -> tuple[Floats, Bools]:
-    """(n_jobs,) how much each gang does, against the hours before; and of which that can be said."""
+def _paces(frame: Frame, work: Signal, wanted: Bools) -> tuple[Ints, Floats]:
+    """(m,) the rows of those of the `wanted` jobs (n_jobs,) of which it can be said how much they do, and how much that
+    is against the hours before.
+    """
     jobs, slots, (rest, least) = frame.jobs, frame.past.mean(work), _WORK[work]
-    if work not in frame.signals or not len(slots):
-        return np.full(len(jobs), np.nan), np.zeros(len(jobs), dtype=np.bool_)
-    window = np.array([jobs.means(tick) for tick in frame.window(work, _NOW)]) - rest
+    none = np.empty(0, dtype=np.int64), np.empty(0)
+    if work not in frame.signals or len(slots) < _FEWEST_SLOTS:
+        return none
+    there = np.flatnonzero(jobs.of_gpu >= 0)
     held = np.full(len(jobs), np.inf)
-    there = jobs.of_gpu >= 0
     np.minimum.at(held, jobs.of_gpu[there], frame.held_s[there])
     measured = _measured(frame, held)
-    # The axis is kept beside, so that no other one can come to have its identity.
-    _, past = frame.past.once(f"straggler {work} {id(jobs)}", lambda: (jobs, _by_job(jobs, slots)))
-    past = np.where(measured, past - rest, np.nan)
-    level, now = _medians(past), _medians(window)
-    known = (~np.isnan(past)).sum(axis=0)
-    working = (window > 0.5 * level).mean(axis=0) if len(window) else np.zeros(len(jobs))
     seen = jobs.count(frame.current & ~np.isnan(frame.latest(work)))
-    judged = (seen == jobs.sizes) & (seen >= _FEWEST_RANKS) & (known >= _FEWEST_SLOTS) & (level > least)
-    judged &= working >= _MOST_WORK
-    return np.where(judged, now / np.where(judged, level, 1.0), np.nan), judged
+    rows = np.flatnonzero(wanted & (seen == jobs.sizes) & (measured.sum(axis=0) >= _FEWEST_SLOTS))
+    if not len(rows):
+        return none
+    gangs = _Gangs.of(jobs, rows)
+    past = np.where(measured[:, rows], gangs.means(slots) - rest, np.nan)
+    window = gangs.means(frame.window(work, _NOW)) - rest
+    level, known = _medians(past), (~np.isnan(past)).sum(axis=0)
+    judged = (known >= _FEWEST_SLOTS) & (level > least) & ((window > 0.5 * level).mean(axis=0) >= _MOST_WORK)
+    return rows[judged], _medians(window)[judged] / level[judged]
 
 
-def _by_job(jobs: GroupAxis, slots: Singles) -> Floats:
-    return np.array([jobs.means(slot.astype(np.float64)) for slot in slots])
+@dataclass(frozen=True, slots=True, eq=False)
+class _Gangs:
+    """The ranks of some jobs, one job after the other.
+
+    Attributes:
+        gpus: (n_ranks,) their rows.
+        first: (n_gangs,) where in `gpus` each begins.
+    """
+
+    gpus: Ints
+    first: Ints
+
+    @classmethod
+    def of(cls, jobs: GroupAxis, rows: Ints) -> _Gangs:
+        """Args:
+        rows: (n_gangs,) ascending, of jobs that have GPUs.
+        """
+        wanted = np.zeros(len(jobs) + 1, dtype=np.bool_)  # the last stands for none
+        wanted[rows] = True
+        gpus = np.flatnonzero(wanted[jobs.of_gpu])
+        gpus = gpus[np.argsort(jobs.of_gpu[gpus], kind="stable")]
+        sizes = jobs.sizes[rows]
+        return cls(gpus, np.cumsum(sizes) - sizes)
+
+    def means(self, values: Floats | Singles) -> Floats:
+        """(m, n_gangs) of the known `values` (m, n_gpus); NaN where none is known."""
+        means = np.full((len(values), len(self.first)), np.nan)
+        for number, row in enumerate(values):
+            of_ranks = row[self.gpus].astype(np.float64)
+            known = ~np.isnan(of_ranks)
+            of_ranks[~known] = 0.0
+            sums, counts = (np.add.reduceat(each, self.first) for each in (of_ranks, known.astype(np.int64)))
+            np.divide(sums, counts, out=means[number], where=counts > 0)
+        return means
 
 
 def _measured(frame: Frame, held_s: Floats) -> Bools:

@@ -118,7 +118,8 @@ def grouped_medians(groups: Ints, values: Floats, n_groups: int) -> Floats:
         groups: (n,) which group each value is in, negative for none.
     """
     known = np.flatnonzero(~np.isnan(values) & (groups >= 0))
-    order = known[np.lexsort((values[known], groups[known]))]
+    order = known[np.argsort(values[known])]
+    order = order[np.argsort(groups[order].astype(np.min_scalar_type(n_groups)), kind="stable")]  # by radix if small
     counts = np.bincount(groups[order], minlength=n_groups)
     first = np.cumsum(counts) - counts
     medians = np.full(n_groups, np.nan)

@@ -16,7 +16,7 @@ from healer.telemetry.catalogue.links import NVLINK, PCIE
 from healer.telemetry.catalogue.nvidia import DEVICE
 from healer.telemetry.catalogue.spelling import Spelling, Vendor, convert
 
-__all__ = ["COUNTERS", "MEANINGS", "SPELLINGS", "Kind", "Meaning", "Spelling", "Vendor", "convert", "spelled"]
+__all__ = ["COUNTERS", "LIMITS", "MEANINGS", "SPELLINGS", "Kind", "Meaning", "Spelling", "Vendor", "convert", "spelled"]
 
 
 class Kind(StrEnum):
@@ -182,13 +182,20 @@ MEANINGS: Mapping[Signal, Meaning] = {
 # In the order of precedence: where an exporter offers two spellings of one signal, the earlier one wins.
 SPELLINGS: Mapping[str, Spelling] = {spelling.metric: spelling for spelling in (*DEVICE, *PCIE, *NVLINK, *AMD)}
 
+LIMITS = frozenset(  # gauges that nobody sets but now and then
+    {
+        *(Signal.SLOWDOWN_TEMPERATURE, Signal.SHUTDOWN_TEMPERATURE),
+        *(Signal.HIGHEST_OPERATING_TEMPERATURE, Signal.HIGHEST_OPERATING_MEMORY_TEMPERATURE),
+        *(Signal.POWER_LIMIT, Signal.POWER_LIMIT_ENFORCED, Signal.SM_CLOCK_MAX, Signal.PCIE_SPEED_MAX),
+    }
+)
 # Counters that never stand still, for all that GPUs do: of these every value is kept.
 _MOVING = frozenset({Signal.ENERGY, Signal.NVLINK_SENT, Signal.NVLINK_RECEIVED, Signal.POWER_VIOLATION})
 
 
 def is_step(signal: Signal) -> bool:
-    """Whether it hardly ever changes, so that its changes say everything: counters of errors, and states."""
-    return MEANINGS[signal].kind is not Kind.GAUGE and signal not in _MOVING
+    """Whether it hardly ever changes, so that its changes say everything: counters of errors, states and limits."""
+    return signal in LIMITS or (MEANINGS[signal].kind is not Kind.GAUGE and signal not in _MOVING)
 
 
 COUNTERS = frozenset(signal for signal, meaning in MEANINGS.items() if meaning.kind is Kind.COUNTER)

@@ -7,6 +7,7 @@ looked at.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from healer.telemetry.identity import TopologyRules, gpu_of, is_of_another_part,
 NO_GPU = -1  # in place of a row: the label set names none, and should
 _FEWEST_FORGOTTEN = 1000
 _ELSEWHERE = -2  # it is about a switch or a processor, and no GPU's
+_TOLD = ("rack", "node", "gpu", "job")  # the parts of a component that labels tell anew
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,12 +49,12 @@ class Roster:
         self._components: list[Component] = []
         self._models: list[str] = []
         self._targets: list[str] = []
-        self._peers: list[int] = []
-        self._exporters: list[int] = []
-        self._devices: list[int] = []
-        self._node_numbers: list[int] = []
-        self._rack_numbers: list[int] = []
-        self._job_numbers: list[int] = []
+        self._peers = _ints()
+        self._exporters = _ints()
+        self._devices = _ints()
+        self._node_numbers = _ints()
+        self._rack_numbers = _ints()
+        self._job_numbers = _ints()
         self._group_numbers: dict[tuple[ComponentKind, str], int] = {}
         self._next_group = 0
         self._grouped: dict[int, Component] = {}
@@ -64,6 +66,7 @@ class Roster:
         self._described = 0  # how many rows there were when the topology was looked at
         self._axis: GpuAxis | None = None
         self._groups: Groups | None = None
+        self._axes: dict[ComponentKind, tuple[tuple[Ints, ...], GroupAxis]] = {}
         self._places: Mapping[str, Place] | None = None
 
     def __len__(self) -> int:
@@ -131,16 +134,16 @@ class Roster:
                 models=tuple(self._models),
                 rows=dict(self._rows),
                 targets=tuple(self._targets),
-                peers=np.array(self._peers, dtype=np.int64),
-                exporters=np.array(self._exporters, dtype=np.int64),
-                devices=np.array(self._devices, dtype=np.int64),
+                peers=_as_array(self._peers),
+                exporters=_as_array(self._exporters),
+                devices=_as_array(self._devices),
             )
         return self._axis
 
     @property
     def jobs(self) -> Ints:
         """(n_gpus,) a number for each GPU's job that stays the same, NOWHERE_ROW for none."""
-        return np.array(self._job_numbers, dtype=np.int64)
+        return _as_array(self._job_numbers)
 
     def codes(self, label: str) -> Floats:
         """(n_label_sets,) the number that each label set has for the label; NaN for none, or for a word."""
@@ -152,12 +155,13 @@ class Roster:
 
     def groups(self) -> Groups:
         if self._groups is None:
-            self._forget_groups()
+            nodes, racks, jobs = (_as_array(n) for n in (self._node_numbers, self._rack_numbers, self._job_numbers))
             self._groups = Groups(
-                nodes=self._group(ComponentKind.NODE, self._node_numbers),
-                racks=self._group(ComponentKind.RACK, self._rack_numbers),
-                jobs=self._group(ComponentKind.JOB, self._job_numbers),
+                nodes=self._group(ComponentKind.NODE, nodes, racks),  # a node carries the name of its rack
+                racks=self._group(ComponentKind.RACK, racks),
+                jobs=self._group(ComponentKind.JOB, jobs),
             )
+            self._forget_groups(self._groups)
         return self._groups
 
     def places(self) -> Mapping[str, Place]:
@@ -170,11 +174,13 @@ class Roster:
     def keep(self, rows: Ints) -> None:
         """Only these rows, in this order."""
         picked = rows.tolist()
-        for column in (
-            *(self._components, self._models, self._targets, self._peers, self._exporters, self._devices),
+        for column in (self._components, self._models, self._targets):
+            column[:] = [column[row] for row in picked]
+        for numbers in (
+            *(self._peers, self._exporters, self._devices),
             *(self._node_numbers, self._rack_numbers, self._job_numbers),
         ):
-            column[:] = [column[row] for row in picked]
+            numbers[:] = _ints(numbers[row] for row in picked)
         self._rows = {component.key: row for row, component in enumerate(self._components)}
         nodes = {component.node for component in self._components}
         self._labelled = {node: place for node, place in self._labelled.items() if node in nodes}
@@ -205,16 +211,15 @@ class Roster:
         Labels come and go between the metrics of one GPU: what none of them says is kept, but for the job, which takes
         its label along when it ends.
         """
-        component = replace(self._components[row], job=None)
         said = [found for labels in sets if (found := gpu_of(labels, self._rules)) is not None]
-        for name in ("rack", "node", "gpu", "job"):
-            value = next((text for one in said if (text := getattr(one, name))), None)
-            component = component if value is None else replace(component, **{name: value})
+        told = {name: next((text for one in said if (text := getattr(one, name))), None) for name in _TOLD}
+        known = {name: text for name, text in told.items() if text is not None}
+        component = replace(self._components[row], **{"job": None, **known})
         if component.node is not None:
             self._locate(component.node, sets)
-            component = replace(component, rack=self._place(component.node).rack or component.rack)
         pod = next((user for labels in sets if (user := pod_of(labels)) is not None), None)
-        component = replace(component, job=self._spoken.job_of(component, pod))
+        rack = self._place(component.node).rack or component.rack
+        component = replace(component, rack=rack, job=self._spoken.job_of(component, pod))
         self._components[row] = component
         self._node_numbers[row] = self._group_number(ComponentKind.NODE, component.node)
         self._rack_numbers[row] = self._group_number(ComponentKind.RACK, component.rack)
@@ -235,21 +240,31 @@ class Roster:
         self._next_group += number == self._next_group
         return number
 
-    def _forget_groups(self) -> None:
+    def _forget_groups(self, groups: Groups) -> None:
         """Jobs come and go without end: drop the numbers of those that are gone, once that is worth the work."""
-        used = {*self._node_numbers, *self._rack_numbers, *self._job_numbers}
-        if len(self._group_numbers) > 2 * len(used) + _FEWEST_FORGOTTEN:
+        there = len(groups.nodes) + len(groups.racks) + len(groups.jobs)
+        if len(self._group_numbers) > 2 * there + _FEWEST_FORGOTTEN:
+            used = {*self._node_numbers, *self._rack_numbers, *self._job_numbers}
             self._group_numbers = {key: number for key, number in self._group_numbers.items() if number in used}
             self._grouped = {number: component for number, component in self._grouped.items() if number in used}
 
-    def _group(self, kind: ComponentKind, numbers: Sequence[int]) -> GroupAxis:
-        """The groups that the GPUs' numbers say, in the order in which they were met."""
-        of_gpu = np.array(numbers, dtype=np.int64)
+    def _group(self, kind: ComponentKind, *numbers: Ints) -> GroupAxis:
+        """The groups that the GPUs' numbers say, in the order in which they were met; the same for the same numbers.
+
+        Args:
+            numbers: (n_gpus,) of the groups, and of all else that their names depend on.
+        """
+        before, axis = self._axes.get(kind, ((), None))
+        if axis is not None and all(map(np.array_equal, numbers, before)):
+            return axis
+        of_gpu = numbers[0].copy()
         there = np.flatnonzero(of_gpu >= 0)
         met, first, inverse = np.unique(of_gpu[there], return_index=True, return_inverse=True)
         of_gpu[there] = inverse
         rows = there[first].tolist()
-        return GroupAxis.of([self._component(kind, n, row) for n, row in zip(met.tolist(), rows, strict=True)], of_gpu)
+        axis = GroupAxis.of([self._component(kind, n, row) for n, row in zip(met.tolist(), rows, strict=True)], of_gpu)
+        self._axes[kind] = numbers, axis
+        return axis
 
     def _component(self, kind: ComponentKind, number: int, row: int) -> Component:
         """The group as a component, the same object as long as nothing about it changes."""
@@ -273,8 +288,17 @@ class Roster:
         if place != self._labelled.get(node):
             self._labelled[node], self._places = place, None
 
-    def _place(self, node: str) -> Place:
-        return self._spoken.place(node).or_else(self._labelled.get(node, NOWHERE))
+    def _place(self, node: str | None) -> Place:
+        return NOWHERE if node is None else self._spoken.place(node).or_else(self._labelled.get(node, NOWHERE))
+
+
+def _ints(numbers: Iterable[int] = ()) -> array[int]:
+    """Like a list, and in no time an array."""
+    return array("q", numbers)
+
+
+def _as_array(numbers: array[int]) -> Ints:
+    return np.array(numbers, dtype=np.int64)
 
 
 def _number_of(text: str | None) -> float:

@@ -180,9 +180,14 @@ class _Names:
         self._ours: tuple[Component, ...] = ()
         self._found: dict[str, str] = {}
         self._asked: frozenset[str] = frozenset()
+        self._theirs: tuple[str, ...] | None = None
+        self._rows: Ints = np.empty(0, dtype=np.int64)
 
     def rows_of(self, groups: GroupAxis, theirs: Sequence[str]) -> Ints:
         """(n_groups,) where each node stands in `theirs`; -1 for one that is not there."""
+        theirs = (*theirs,)
+        if groups.components is self._ours and theirs == self._theirs:
+            return self._rows
         asked = frozenset(theirs)
         if groups.components is not self._ours or asked != self._asked:
             ours = [str(component.node) for component in groups.components]
@@ -190,7 +195,8 @@ class _Names:
             self._ours, self._asked = groups.components, asked
         places = {name: place for place, name in enumerate(theirs)}
         names = (self._found.get(str(component.node), "") for component in groups.components)
-        return np.array([places.get(name, -1) for name in names], dtype=np.int64)
+        self._theirs, self._rows = theirs, np.array([places.get(name, -1) for name in names], dtype=np.int64)
+        return self._rows
 
 
 def _dense(told: Mapping[S, Iterable[tuple[Ints, Floats]]], n: int) -> dict[S, Floats]:

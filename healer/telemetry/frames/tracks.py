@@ -105,7 +105,7 @@ class Tracks(Generic[S]):
     def _moved(self, track: _Track | None, position: int, n: int) -> Cells:
         """A new array with room for more ticks and rows, the history of `track` at its beginning."""
         count = len(self._times)
-        spare = max(_FEWEST_SPARE, count // 2) + position % _SPREAD
+        spare = max(_FEWEST_SPARE, count // 8) + position % _SPREAD
         cells = np.empty((count + spare, n + n // 16), dtype=self.dtype)
         if track is None:
             cells[:count, :n] = np.nan

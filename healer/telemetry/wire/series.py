@@ -244,15 +244,18 @@ class Head:
 
     def _sweep(self, at: datetime) -> None:
         """Forget what nobody has sent for long, once that is worth the work."""
-        times, metrics = self._times[: self._count], self._metrics[: self._count]
-        old = (times < at.timestamp() - self.forget_after.total_seconds()) & (metrics >= 0)
-        targets = (metrics == self._wanted[UP]) & self._live[: self._count]
+        times = self._times[: self._count]
+        old = times < at.timestamp() - self.forget_after.total_seconds()
+        least = self._count // 100 if self._is_full() else max(_LEAST_GARBAGE, self._count // 16)
+        if np.count_nonzero(old) <= least:
+            return
+        targets = (self._metrics[: self._count] == self._wanted[UP]) & self._live[: self._count]
         old &= ~targets | (times < at.timestamp() - _TARGET_KEPT_S)
         dead = np.flatnonzero(old)
-        if len(dead) <= (self._count // 100 if self._is_full() else max(_LEAST_GARBAGE, self._count // 16)):
+        if len(dead) <= least:
             return
         self.numbers.keep(lambda numbers: (numbers < 0) | ~old[numbers])
-        self._metrics[dead] = -1
+        self._metrics[dead], self._times[dead] = -1, np.inf
         self._free += dead.tolist()
         self._by_metric = None
         self._drop_label_sets()
