@@ -86,8 +86,12 @@ def detect(frame: Frame, settings: Settings) -> Findings:
             width, most = frame.latest(Signal.PCIE_WIDTH)[row], frame.latest(Signal.PCIE_WIDTH_MAX)[row]
             parts.append(f"{width:.0f} lanes" + ("" if np.isnan(most) else f" of {most:.0f}"))
         if slow[row]:
-            generation, best = frame.latest(Signal.PCIE_GENERATION)[row], frame.latest(Signal.PCIE_GENERATION_MAX)[row]
-            parts.append(f"generation {generation:.0f} of {best:.0f} under load")
+            generation, speed = frame.latest(Signal.PCIE_GENERATION)[row], frame.latest(Signal.PCIE_SPEED)[row]
+            newest, fastest = frame.latest(Signal.PCIE_GENERATION_MAX)[row], frame.latest(Signal.PCIE_SPEED_MAX)[row]
+            below = f"generation {generation:.0f} of {newest:.0f}"
+            if not np.isnan(speed):  # AMD's exporter tells no generation
+                below = f"{speed / 1e9:g} of {fastest / 1e9:g} GT/s"
+            parts.append(f"{below} under load")
         return Said("; ".join(parts), evidence(frame, *READS, row=row))
 
     return findings(MODES[0], ComponentKind.GPU, health, frame.gpus.components, describe)

@@ -49,7 +49,7 @@ READS = (
     Signal.POWER_LIMIT,
     Signal.NVLINK_TX,
 )
-REMEMBERS = (Signal.TENSOR_ACTIVE, Signal.DRAM_ACTIVE, Signal.POWER)
+REMEMBERS = (Signal.TENSOR_ACTIVE, Signal.DRAM_ACTIVE, Signal.MEMORY_UTILIZATION, Signal.POWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,15 @@ class Settings:
 
 _PINNED, _IDLE = 0.85, 0.1
 _NO_TENSOR, _NO_DRAM, _FEW_SMS, _NO_COPIES = 0.02, 0.06, 0.35, 0.05
-_WORK = ((Signal.TENSOR_ACTIVE, _NO_TENSOR), (Signal.DRAM_ACTIVE, _NO_DRAM))
+# What a GPU that spins is not above.
+_RESTS = (
+    (Signal.TENSOR_ACTIVE, _NO_TENSOR),
+    (Signal.DRAM_ACTIVE, _NO_DRAM),
+    (Signal.SM_ACTIVE, _FEW_SMS),
+    (Signal.MEMORY_UTILIZATION, _NO_COPIES),
+)
+# Which of these tell whether a job works: the first two, or the copies, where nobody profiles.
+_WORK, _WORK_UNPROFILED = _RESTS[:2], _RESTS[3:]
 _BELOW_LOAD = 0.7  # of the power at which the job works
 _BELOW_LIMIT = 0.62  # of the power limit, where nobody has seen it work
 _FEWEST_RANKS, _FEWEST_LOOKS = 2, 3
@@ -85,21 +93,25 @@ def detect(frame: Frame, settings: Settings) -> Findings:
     jobs = frame.jobs
     health = np.full(len(jobs), Health.UNKNOWN, dtype=np.int8)
     found: dict[int, Said] = {}
-    told = _testimonies(frame, settings)
+    testimonies = _testimonies(frame, settings)
     if len(jobs):
         ceiling = _power_below_work(frame)
         waiting = _waiting(frame, ceiling, -1, slice(None))
-        known = ~np.isnan(frame.latest(Signal.UTILIZATION)) & frame.current
+        utilization = frame.latest(Signal.UTILIZATION)
+        told = np.logical_or.reduce([~np.isnan(frame.latest(signal)) for signal, _ in _RESTS])
+        # Who spins looks busy: without a word on what it does, nobody knows.
+        known = frame.current & ((utilization < _PINNED) | (~np.isnan(utilization) & told))
         seen, wait = jobs.count(known), jobs.count(waiting & known)
         # Most of those who are seen have to be at work: who waits may have waited for long, unseen.
         health[(seen >= np.maximum(_MOST * jobs.sizes, 1)) & (wait < _MOST * seen)] = Health.HEALTHY
         suspects = (jobs.sizes >= _FEWEST_RANKS) & (wait >= 1) & (jobs.sizes - wait <= _most_others(jobs.sizes))
         for job in np.flatnonzero(suspects).tolist():
             rows = jobs.members(job)
-            said = _judged(frame, settings, rows, _waiting(frame, ceiling[rows], slice(None), rows), told.get(job))
+            waited = _waiting(frame, ceiling[rows], slice(None), rows)
+            said = _judged(frame, settings, rows, waited, testimonies.get(job))
             if said is not None:
                 found[job] = said
-    for job, testimony in told.items():
+    for job, testimony in testimonies.items():
         if testimony.progress in {Progress.STUCK, Progress.FAILED} and job not in found:
             found[job] = _inside_only(frame, testimony)
     health[list(found)] = Health.FAILED
@@ -121,12 +133,7 @@ def _waiting(frame: Frame, ceiling: Floats, tick: int | slice, rows: Ints | slic
     utilization = frame.window(Signal.UTILIZATION, span)[tick][..., rows]
     waits: Bools = utilization >= _PINNED
     told = np.zeros(waits.shape, dtype=np.bool_)
-    for signal, most in (
-        (Signal.TENSOR_ACTIVE, _NO_TENSOR),
-        (Signal.DRAM_ACTIVE, _NO_DRAM),
-        (Signal.SM_ACTIVE, _FEW_SMS),
-        (Signal.MEMORY_UTILIZATION, _NO_COPIES),
-    ):
+    for signal, most in _RESTS:
         if signal in frame.signals:
             values = frame.window(signal, span)[tick][..., rows]
             known = ~np.isnan(values)
@@ -215,7 +222,7 @@ def _rested_s(frame: Frame, rows: Ints) -> float:
     in it.
     """
     past = frame.past
-    kept = [(signal, least) for signal, least in _WORK if signal in past.means]
+    kept = [(signal, least) for signal, least in _work(frame, rows) if signal in past.means]
     rested_s = -float(frame.times[0])
     if not kept:
         return rested_s
@@ -227,6 +234,12 @@ def _rested_s(frame: Frame, rows: Ints) -> float:
             break
         rested_s = max(rested_s, since_s + slot_s)
     return rested_s
+
+
+def _work(frame: Frame, rows: Ints) -> Sequence[tuple[Signal, float]]:
+    """What tells whether a job with these GPUs works, and above what."""
+    profiled = any(np.isfinite(frame.window(signal, timedelta(hours=1))[:, rows]).any() for signal, _ in _WORK)
+    return _WORK if profiled else _WORK_UNPROFILED
 
 
 def _works_on(frame: Frame, others: Ints, since: int) -> bool:
@@ -243,7 +256,7 @@ def _worked(frame: Frame, rows: Ints, since: int, for_s: float) -> tuple[bool, f
     """
     best = 0.0
     pause_s = 0.0
-    for signal, least in _WORK:
+    for signal, least in _work(frame, rows):
         before = frame.window(signal, timedelta(hours=1))[:since, rows]
         if before.size and np.isfinite(before).any():
             best = max(best, float(np.nanmax(np.nanmean(before, axis=1, where=~np.isnan(before)))) / least)

@@ -3,7 +3,7 @@
 A file has a detector, the failure mode that is judged, and what is exported: `metrics` of every GPU, `node_metrics`,
 `port_metrics`, `rack_metrics`, each short name with the metric (and labels) that it stands for. Without `fleet` there
 is one GPU with the given `labels`; with it, `nodes` nodes (n1, n2, ...) of `gpus` GPUs, in racks of `nodes_per_rack`
-(r1, r2, ...), all in one job if `job` is given.
+(r1, r2, ...), all in one job if `job` is given; `exporter` is `amd` for AMD's, else NVIDIA's.
 
 `turns` are moments (`+30s`) or spans (`+0s..+10m every 30s`). A value is a number, or `{from: 0, by: 5}` for one that
 grows with every turn of its span. It holds for all; under `n1`, `n1/3`, `r1` or `r1/A` (a feed) stands what holds for
@@ -131,8 +131,7 @@ class Scenario:
             rack = f"r{number // fleet.get('nodes_per_rack', 1000) + 1}"
             job = turn.says.get("nodes_job", {}).get(node, turn.says.get("job", fleet.get("job")))
             for gpu in range(fleet["gpus"]):
-                labels = {"UUID": f"GPU-{node}-{gpu}", "gpu": str(gpu), "node": node, "rack": rack}
-                labels |= {"instance": f"{node}:9400", "modelName": fleet.get("model", "NVIDIA H100 80GB HBM3")}
+                labels = _EXPORTERS[fleet.get("exporter", "dcgm")](fleet, node, gpu) | {"rack": rack}
                 labels |= {} if job is None else {"hpc_job": job}
                 yield from self._of("metrics", turn, labels, (f"{node}/{gpu}", node, rack))
             where = {"node": node, "rack": rack, "instance": f"{node}:9100", "job": "node"}
@@ -160,6 +159,21 @@ class Scenario:
                 continue
             name, more = (metric, {}) if isinstance(metric, str) else (metric["metric"], metric.get("labels", {}))
             yield name, labels | more, _number(told, turn.index)
+
+
+def _of_dcgm(fleet: Mapping[str, Any], node: str, gpu: int) -> dict[str, str]:
+    labels = {"UUID": f"GPU-{node}-{gpu}", "gpu": str(gpu), "node": node, "instance": f"{node}:9400"}
+    return labels | {"modelName": fleet.get("model", "NVIDIA H100 80GB HBM3")}
+
+
+def _of_amd(fleet: Mapping[str, Any], node: str, gpu: int) -> dict[str, str]:
+    uuid = f"{int(node[1:]):04x}{gpu:04x}-0000-1000-807e-843c9b9a1d73"
+    labels = {"gpu_uuid": uuid, "gpu_id": str(gpu), "hostname": node, "instance": f"{node}:5000"}
+    labels |= {"gpu_partition_id": "0", "gpu_compute_partition_type": "spx", "card_model": "102-G30211-0C"}
+    return labels | {"card_series": fleet.get("model", "AMD Instinct MI300X OAM")}
+
+
+_EXPORTERS = {"dcgm": _of_dcgm, "amd": _of_amd}
 
 
 def _number(told: Any, index: int) -> float:

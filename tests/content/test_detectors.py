@@ -30,9 +30,12 @@ SCENARIOS = Path(__file__).parent / "scenarios"
 
 def _scenarios() -> list[Any]:
     rows = []
-    for path in sorted(SCENARIOS.glob("*.yaml")):
+    for path in sorted(SCENARIOS.rglob("*.yaml")):
         table: Any = read_document(path).content
-        rows += [pytest.param(Scenario(table, row), id=f"{path.stem}: {row['name']}") for row in table["scenarios"]]
+        rows += [
+            pytest.param(Scenario(table, row), id=f"{path.relative_to(SCENARIOS).with_suffix('')}: {row['name']}")
+            for row in table["scenarios"]
+        ]
     return rows
 
 
