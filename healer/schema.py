@@ -9,7 +9,15 @@ import typing
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -59,13 +67,19 @@ def _positive(span: timedelta) -> timedelta:
     return span
 
 
+_AS_TEXT = WithJsonSchema({"type": "string", "pattern": rf"^({_DURATION.pattern})+$", "examples": ["30s", "1h30m"]})
+
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
     AfterValidator(_positive),
     PlainSerializer(format_duration),
+    _AS_TEXT,
 ]
 
+
+Delay = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration), _AS_TEXT]
+"""A duration that may be nought."""
 
 Moment = Annotated[datetime, BeforeValidator(parse_moment)]
 

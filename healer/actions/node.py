@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from healer.actions.base import Ledger, NotNow, Proposal, World
+from healer.actions.base import Ledger, NotNow, Proposal, Risk, World
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import Disposition, Workload
 from healer.domain.plan import Effect
@@ -27,6 +27,8 @@ class Cordon:
 
     name: ClassVar[str] = "node.cordon"
     target: ClassVar[ComponentKind] = ComponentKind.NODE
+    risk: ClassVar[Risk] = Risk.NOTHING
+    keeps_work_away: ClassVar[bool] = True
 
     class Arguments(Section):
         reason: str = ""
@@ -79,6 +81,8 @@ class Drain:
 
     name: ClassVar[str] = "node.drain"
     target: ClassVar[ComponentKind] = ComponentKind.NODE
+    risk: ClassVar[Risk] = Risk.DISRUPTS
+    keeps_work_away: ClassVar[bool] = False
 
     class Arguments(Section):
         """Attributes:

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from healer.actions.base import Ledger, Proposal, World
+from healer.actions.base import Ledger, Proposal, Risk, World
 from healer.actions.caps import (
     NodeCap,
     caps_of,
@@ -52,6 +52,8 @@ class Cap:
 
     name: ClassVar[str] = "power.cap"
     target: ClassVar[ComponentKind] = ComponentKind.RACK
+    risk: ClassVar[Risk] = Risk.SLOWS
+    keeps_work_away: ClassVar[bool] = False
     Arguments: ClassVar[type[_CapArguments]] = _CapArguments
 
     def plan(self, arguments: _CapArguments, target: Component, world: World) -> Proposal:
@@ -105,6 +107,8 @@ class Hold:
 
     name: ClassVar[str] = "power.hold"
     target: ClassVar[ComponentKind] = ComponentKind.RACK
+    risk: ClassVar[Risk] = Risk.SLOWS
+    keeps_work_away: ClassVar[bool] = False
 
     class Arguments(Section):
         """Attributes:
@@ -157,6 +161,8 @@ class Restore:
 
     name: ClassVar[str] = "power.restore"
     target: ClassVar[ComponentKind] = ComponentKind.RACK
+    risk: ClassVar[Risk] = Risk.NOTHING
+    keeps_work_away: ClassVar[bool] = False
 
     class Arguments(Section):
         pass

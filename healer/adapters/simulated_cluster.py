@@ -41,6 +41,7 @@ class Effect:
     Attributes:
         by, reason: of a cordon; empty for an eviction.
         workload: as namespace/name; empty for a cordon.
+        of: the workload by the name that does not churn, as plans have it.
     """
 
     at: datetime
@@ -49,6 +50,7 @@ class Effect:
     by: str = ""
     reason: str = ""
     workload: str = ""
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class SimulatedCluster:
             takes = self._termination if grace is None else min(grace, self._termination)
             leaving = _leaving(placed.workload)
             self._placed[workload.uid] = replace(placed, workload=leaving, ends_at=now + takes)
-            self._changed(Effect(now, Verb.EVICT, leaving.node, workload=str(leaving)))
+            self._changed(Effect(now, Verb.EVICT, leaving.node, workload=str(leaving), of=leaving.stable_name))
             return Eviction(EvictionAnswer.ACCEPTED)
 
     def add_node(self, name: str, *, rack: str | None) -> None:

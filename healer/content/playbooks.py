@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from healer.content.expressions import compile_expression
-from healer.documents import Document, KeyPath, nearest, read_document
+from healer.content.playbook_tests import PlaybookTest
+from healer.documents import Document, KeyPath, nearest, parse_document, read_document
 from healer.domain.component import ComponentKind
 from healer.domain.finding import FailureMode
 from healer.domain.playbook import ApprovalRule, Argument, Expression, OnFailure, Playbook, ResolvesWhen, Scalar, Step
@@ -52,6 +53,7 @@ class _Document(Section):
     deadline: Duration = timedelta(hours=1)
     resolves_when: ResolvesWhen
     steps: Annotated[tuple[_Step, ...], Field(min_length=1)]
+    tests: tuple[PlaybookTest, ...] = ()
 
 
 def load_playbooks(
@@ -156,6 +158,17 @@ def parse_playbook(document: Document) -> Playbook:
         deadline=raw.deadline,
         params=raw.params,
     )
+
+
+def json_schema() -> dict[str, Any]:
+    """Of the documents, as far as it does not depend on which verbs there are."""
+    return _Document.model_json_schema(by_alias=True)
+
+
+def tests_of(playbook: Playbook) -> tuple[Document, tuple[PlaybookTest, ...]]:
+    """What the playbook's file says about how it is tested, and the document, for messages. Raises InvalidDocument."""
+    document = parse_document(playbook.text, file=playbook.file)
+    return document, validated(document, _Document).tests
 
 
 class _Reader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -100,16 +100,7 @@ def build_observer(config: Config, content: Content, outside: Outside) -> Observ
 def build_operator(
     config: Config, *, content: Content, outside: Outside, journal: Journal, board: Board, clock: Clock
 ) -> Operator:
-    rules = Rules(
-        mode=config.mode,
-        fleet_budget=_budget(config.budgets.fleet),
-        rack_budget=_budget(config.budgets.rack),
-        max_age=config.telemetry.max_age,
-        clear_after=config.detectors.clear_after,
-        power_floor_w=config.power.floor_watts,
-        maintenance=config.detectors.windows(),
-    )
-    knowledge = Knowledge(rules=rules, outside=outside, journal=journal, clock=clock)
+    knowledge = Knowledge(rules=rules_of(config), outside=outside, journal=journal, clock=clock)
     observer = build_observer(config, content, outside)
     if outside.cluster is not None and not outside.is_replay:
         observer.scheduler = knowledge.fleet
@@ -125,6 +116,24 @@ def build_operator(
         clock=clock,
         deciding=threading.Lock(),
     )
+
+
+def rules_of(config: Config) -> Rules:
+    budgets = budgets_of(config)
+    return Rules(
+        mode=config.mode,
+        fleet_budget=budgets["budgets.fleet"],
+        rack_budget=budgets["budgets.rack"],
+        max_age=config.telemetry.max_age,
+        clear_after=config.detectors.clear_after,
+        power_floor_w=config.power.floor_watts,
+        maintenance=config.detectors.windows(),
+    )
+
+
+def budgets_of(config: Config) -> Mapping[str, DisruptionBudget]:
+    """By their key in config.yaml."""
+    return {"budgets.fleet": _budget(config.budgets.fleet), "budgets.rack": _budget(config.budgets.rack)}
 
 
 def _budget(settings: BudgetSettings) -> DisruptionBudget:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from healer.actions.lint import lint
 from healer.actions.registry import BUILT_IN, check_playbook
 from healer.cli import cli
 from healer.config import load_config
@@ -14,7 +15,8 @@ from healer.content.models import load_code
 from healer.content.playbooks import load_playbooks
 from healer.domain.finding import FailureMode
 from healer.domain.playbook import OnFailure, ResolvesWhen
-from healer.runtime.wiring import Content, load_content
+from healer.rehearsal.rehearse import rehearse
+from healer.runtime.wiring import Content, budgets_of, load_content
 from healer.telemetry.catalogue.signals import SPELLINGS
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +37,16 @@ def test_every_file_of_the_reference_deployment_is_loaded(content: Content) -> N
 def test_every_playbook_uses_verbs_that_there_are_and_is_named_like_its_file(path: Path) -> None:
     playbooks = {playbook.name: playbook for playbook in load_playbooks(path.parent, params={})}
     assert check_playbook(playbooks[path.stem], BUILT_IN) == ()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "playbooks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_playbook_passes_its_own_tests_and_nothing_is_to_be_said_of_it(path: Path, content: Content) -> None:
+    config = load_config(ROOT / "config.yaml")
+    playbook = next(each for each in content.playbooks if each.name == path.stem)
+    assert lint(playbook, BUILT_IN, budgets=budgets_of(config)) == ()
+    played = [*rehearse(playbook, config, content)]
+    assert len(played) >= 3
+    assert [problem for one in played for problem in one.problems] == []
 
 
 def test_every_failure_mode_that_something_can_find_is_a_known_one(content: Content) -> None:

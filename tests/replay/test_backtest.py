@@ -15,10 +15,11 @@ from healer.config import Config
 from healer.domain.reading import Reading
 from healer.domain.verdict import Mode
 from healer.errors import Unavailable
+from healer.rehearsal.virtual import START, FleetTelemetry
 from healer.runtime.backtest import Report, backtest
 from healer.sim.faults import Fault, FaultKind
 from healer.sim.fleet import SimulatedFleet
-from tests.virtual_site import START, FleetTelemetry, site_config, site_content
+from tests.virtual_site import site_config, site_content
 
 STEP = timedelta(seconds=10)
 MINUTES_5 = timedelta(minutes=5)

@@ -18,9 +18,10 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from healer.domain.reading import Labels
+from healer.rehearsal.virtual import FleetTelemetry
 from healer.sim.faults import Fault, FaultKind
 from healer.sim.fleet import SimulatedFleet
-from tests.virtual_site import FleetTelemetry, Site
+from tests.virtual_site import Site
 
 TURN = timedelta(seconds=30)
 TURNS_PER_HOUR = timedelta(hours=1) // TURN

@@ -15,8 +15,8 @@ from healer.domain.plan import Effect
 from healer.domain.run import Done, EffectState, Failed, Outcome, RetryAfter
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import NotFound, Rejected
+from healer.rehearsal.virtual import VirtualClock
 from tests.journal_samples import NODE, NOW, Notes, plan_of, run_of
-from tests.virtual_site import HandClock
 
 CORDON, DRAIN = Cordon(), Drain()
 CORDONING, DRAINING = Cordon.Arguments(reason="XID 79"), Drain.Arguments()
@@ -24,7 +24,7 @@ CORDONING, DRAINING = Cordon.Arguments(reason="XID 79"), Drain.Arguments()
 
 @dataclass
 class Bench:
-    clock: HandClock
+    clock: VirtualClock
     cluster: SimulatedCluster
     notes: Notes
 
@@ -48,7 +48,7 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Bench:
-    clock = HandClock(NOW)
+    clock = VirtualClock(NOW)
     cluster = SimulatedCluster({"n1": "r1", "n2": "r1"}, clock=clock, termination=timedelta(seconds=30))
     return Bench(clock, cluster, Notes(run_of(plan_of())))
 

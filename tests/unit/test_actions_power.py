@@ -19,13 +19,13 @@ from healer.domain.frame import Frame
 from healer.domain.reading import Reading
 from healer.domain.run import Done, EffectRecord, EffectState, Failed, Outcome, RetryAfter
 from healer.errors import NotFound, Rejected, Unavailable
+from healer.rehearsal.virtual import FleetPower, FleetTelemetry, VirtualClock
 from healer.sim.faults import Fault, FaultKind
 from healer.sim.fleet import SimulatedFleet
 from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
 from tests.journal_samples import NOW, Notes, plan_of, run_of
 from tests.readings import reading_of
-from tests.virtual_site import FleetPower, FleetTelemetry, HandClock
 
 RACK = Component(ComponentKind.RACK, rack="rack-1")
 CAP, HOLD, RESTORE = Cap(), Hold(), Restore()
@@ -46,7 +46,7 @@ class Bench:
     budget_w: float = 3000.0
     floor_w: float = FLOOR_W
     fleet: SimulatedFleet = field(default_factory=lambda: SimulatedFleet(racks=1, nodes=2, gpus=2, seed=3))
-    clock: HandClock = field(default_factory=lambda: HandClock(NOW))
+    clock: VirtualClock = field(default_factory=lambda: VirtualClock(NOW))
     notes: Notes = field(default_factory=lambda: Notes(run_of(plan_of(target=RACK))))
 
     def __post_init__(self) -> None:
@@ -423,7 +423,7 @@ LOADS = st.lists(st.floats(70, 700), min_size=6, max_size=6)
 @example(loads=[[70, 70, 70, 509, 612, 654], [70, 70, 70, 393, 699, 699]], share=1.0, budget_w=2600.0)  # 1 W over
 @given(loads=st.lists(LOADS, min_size=1, max_size=3), share=st.floats(0.8, 1.0), budget_w=st.floats(2600, 4500))
 def test_no_change_ever_brings_a_rack_over_its_budget(loads: list[list[float]], share: float, budget_w: float) -> None:
-    rack, clock = StaticRack([700.0] * 6), HandClock(NOW)
+    rack, clock = StaticRack([700.0] * 6), VirtualClock(NOW)
     # Loads that stand still for minutes, to the milliwatt, would be those of a hung exporter.
     window = Window(TopologyRules(rack_budget_w={"default": budget_w}), max_age=timedelta(hours=1))
     notes = Notes(run_of(plan_of(target=RACK)))

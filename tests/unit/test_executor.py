@@ -32,10 +32,11 @@ from healer.domain.run import (
 )
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Conflict, Fenced, NotFound, Rejected, Unavailable
+from healer.rehearsal.virtual import VirtualClock
 from healer.runtime.executor import Executor
 from healer.schema import Section
 from tests.journal_samples import NOW, incident_of, plan_of, run_of
-from tests.virtual_site import LEASE, HandClock
+from tests.virtual_site import LEASE
 
 SOON = timedelta(seconds=7)
 NO = Verdict(Guard.BUDGET, "2 of 2 nodes out", "one returns")
@@ -98,7 +99,7 @@ class Bench:
     """An executor on a journal of its own, with a clock, a cluster and a guard that can be told to speak."""
 
     journal: SqlJournal
-    clock: HandClock
+    clock: VirtualClock
     cluster: SimulatedCluster
     verdict: Verdict | None = None
     permits: int = 0
@@ -143,7 +144,7 @@ class Bench:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     journal = SqlJournal(f"sqlite:///{tmp_path / 'journal.db'}")
     journal.lead("test", NOW, LEASE)
-    clock = HandClock(NOW)
+    clock = VirtualClock(NOW)
     yield Bench(journal, clock, SimulatedCluster({"n1": "r1", "n2": "r1"}, clock=clock, termination=SOON))
     journal.close()
 

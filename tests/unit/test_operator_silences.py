@@ -17,8 +17,9 @@ from healer.domain.run import RunState
 from healer.domain.silence import Silence
 from healer.domain.verdict import Guard, Mode
 from healer.errors import Unavailable
+from healer.rehearsal.virtual import START
 from healer.sim.faults import Fault, FaultKind
-from tests.virtual_site import ON_CALL, START, Site, add_training
+from tests.virtual_site import ON_CALL, Site, add_training
 
 SICK = "gpu-002"
 ALICE = Person("token:alice", "alice")

@@ -150,7 +150,7 @@ def test_only_what_healer_changed_is_an_effect(cluster: SimulatedCluster, clock:
 
     assert cluster.effects == (
         Effect(START, Verb.CORDON, "gpu-1", by="run-1", reason="XID 79"),
-        Effect(START + timedelta(seconds=1), Verb.EVICT, "gpu-1", workload="ml/train-1"),
+        Effect(START + timedelta(seconds=1), Verb.EVICT, "gpu-1", workload="ml/train-1", of="ml/Job/train"),
         Effect(START + timedelta(seconds=61), Verb.UNCORDON, "gpu-1", by="run-1"),
     )
 

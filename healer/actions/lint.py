@@ -1,0 +1,215 @@
+"""What is valid in a playbook and still cannot be meant: found before the night in which it would have mattered.
+
+Expressions are judged by what they give for incidents of all kinds that the playbook matches, so a wrong type is found
+however deep it hides.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from healer.actions.base import Risk, Verbs
+from healer.actions.registry import bound_arguments
+from healer.content.expressions import variables_of
+from healer.content.playbooks import tests_of
+from healer.documents import KeyPath
+from healer.domain.component import Component, ComponentKind
+from healer.domain.finding import Basis, FailureMode, Finding, Health
+from healer.domain.incident import Incident
+from healer.domain.playbook import Expression, Playbook, ResolvesWhen, Scalar, Step
+from healer.errors import Problem, Rejected
+from healer.policy.budget import DisruptionBudget
+from healer.schema import format_duration
+
+_SOME_TIME = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Weight(StrEnum):
+    ERROR = "error"  # it cannot do what it says
+    WARNING = "warning"  # it can, and hardly anybody would want it to
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    weight: Weight
+    problem: Problem
+
+    def __str__(self) -> str:
+        return f"{self.problem} [{self.weight}]"
+
+
+def lint(
+    playbook: Playbook, verbs: Verbs, *, before: Sequence[Playbook] = (), budgets: Mapping[str, DisruptionBudget]
+) -> tuple[Remark, ...]:
+    """Of a playbook that is valid: its verbs and their arguments were checked when it was loaded.
+
+    Args:
+        before: the playbooks that are asked first.
+        budgets: by their key in config.yaml.
+    """
+    linter = _Linter(playbook, verbs)
+    linter.match(before)
+    linter.steps()
+    linter.order()
+    linter.approval()
+    linter.limits(budgets)
+    linter.tests()
+    return tuple(linter.remarks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """An incident that the playbook may meet.
+
+    Attributes:
+        variables: what expressions see of it.
+    """
+
+    incident: Incident
+    variables: Mapping[str, object]
+
+
+class _Linter:
+    """Attributes:
+    samples: incidents of all kinds that the playbook matches.
+    """
+
+    def __init__(self, playbook: Playbook, verbs: Verbs) -> None:
+        self.playbook = playbook
+        self.verbs = verbs
+        self.document, self._tests = tests_of(playbook)
+        self.samples = tuple(_samples(playbook))
+        self.remarks: list[Remark] = []
+
+    def match(self, before: Sequence[Playbook]) -> None:
+        condition, path = self.playbook.condition, ("match", "if")
+        if condition is not None:
+            met = self._true_of(condition, path)
+            if not met:
+                self._error(path, "is true of no incident of these failure modes: the playbook never runs")
+            self.samples = met or self.samples
+        for other in before:
+            covers = self.playbook.failure_modes <= other.failure_modes and other.condition is None
+            if covers and other.hold <= self.playbook.hold:
+                text = f"{other.name} answers all of these first, without a condition: the playbook never runs"
+                self._error(("match", "failure_modes"), text, "give one of them an if, or disable it")
+
+    def steps(self) -> None:
+        for number, step in enumerate(self.playbook.steps):
+            path: KeyPath = ("steps", number)
+            if step.condition is not None and not self._true_of(step.condition, (*path, "if")):
+                self._error((*path, "if"), "is true of no incident that the playbook matches: the step never runs")
+            self._arguments(step, (*path, "with"))
+            if step.timeout > self.playbook.deadline:
+                timeout, deadline = format_duration(step.timeout), format_duration(self.playbook.deadline)
+                text = f"{timeout} can never be used up: the run's deadline is {deadline}"
+                self._warning((*path, "timeout"), text, "shorten it, or lengthen the deadline")
+
+    def order(self) -> None:
+        """What moves work away comes after what keeps new work from taking its place."""
+        quarantined = False
+        for number, step in enumerate(self.playbook.steps):
+            verb = self.verbs[step.use]
+            quarantined |= verb.keeps_work_away and step.condition is None
+            if verb.risk is Risk.DISRUPTS and verb.target is ComponentKind.NODE and not quarantined:
+                text = f"{step.use} without a node.cordon before it: what it moves may come back at once"
+                self._error(("steps", number, "use"), text, "add a step with node.cordon, without an if, before it")
+        if self.playbook.resolves_when is ResolvesWhen.CONTAINED and not quarantined:
+            text = "contained is seen in the cluster, and no step keeps work away from the node"
+            self._error(("resolves_when",), text, "healthy, or add a node.cordon")
+
+    def approval(self) -> None:
+        when = self.playbook.approval.when
+        asked = self._true_of(when, ("approval", "when"))
+        unasked = [sample for sample in self.samples if sample not in asked]
+        risky = [step for step in self.playbook.steps if self.verbs[step.use].risk is Risk.DISRUPTS]
+        if risky and unasked:
+            text = f"nobody is asked before {risky[0].use}, e.g. for {_named(unasked[0])}"
+            self._warning(("approval", "when"), text, '"true" asks always')
+
+    def limits(self, budgets: Mapping[str, DisruptionBudget]) -> None:
+        if not any(self.verbs[step.use].keeps_work_away for step in self.playbook.steps):
+            return
+        for key, budget in budgets.items():
+            if budget.allowed(1_000_000) == 0:
+                text = f"{key} of config.yaml lets no node out of service: the playbook never runs"
+                self._error(("steps",), text, f"raise {key}.max_nodes or {key}.max_percent")
+
+    def tests(self) -> None:
+        if not self._tests:
+            self._warning(("tests",), "it has none", "healer playbook new shows how they look")
+        names = [test.name for test in self._tests]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                self._error(("tests", number, "name"), f"another test is named {name!r}")
+
+    def _true_of(self, expression: Expression, path: KeyPath) -> tuple[_Sample, ...]:
+        """The samples that it is true of; all of them if it is no condition, which is then said once."""
+        met = []
+        for sample in self.samples:
+            try:
+                given = expression(sample.variables)
+            except Rejected as error:
+                self._error(path, f"{error.detail}, e.g. for {_named(sample)}")
+                return self.samples
+            if not isinstance(given, bool):
+                text = f"{expression.text!r} gives {given!r}, which is neither true nor false"
+                self._error(path, text, f"that is so for {_named(sample)}")
+                return self.samples
+            if given:
+                met.append(sample)
+        return tuple(met)
+
+    def _arguments(self, step: Step, path: KeyPath) -> None:
+        """That what expressions give is what the verb takes."""
+        verb = self.verbs[step.use]
+        if not any(callable(argument) for argument in step.arguments.values()):
+            return
+        for sample in self.samples:
+            try:
+                given = _given(step, sample)
+                bound_arguments(verb, given)
+            except Rejected as error:
+                self._error(path, f"{error.detail}, e.g. for {_named(sample)}")
+                return
+
+    def _error(self, path: KeyPath, text: str, hint: str = "") -> None:
+        self.remarks.append(Remark(Weight.ERROR, self.document.problem(path, text, hint)))
+
+    def _warning(self, path: KeyPath, text: str, hint: str = "") -> None:
+        self.remarks.append(Remark(Weight.WARNING, self.document.problem(path, text, hint)))
+
+
+def _given(step: Step, sample: _Sample) -> dict[str, Scalar]:
+    return {name: value(sample.variables) if callable(value) else value for name, value in step.arguments.items()}
+
+
+def _samples(playbook: Playbook) -> Iterator[_Sample]:
+    kinds = itertools.product(
+        sorted(playbook.failure_modes), (Health.DEGRADED, Health.FAILED), (Basis.RULE, Basis.LEARNT), (0.0, 0.5, 1.0)
+    )
+    for mode, health, basis, score in kinds:
+        finding = Finding(mode, _somewhere(mode), health, score, "a reason", basis=basis)
+        incident = Incident.opened(finding, _SOME_TIME)
+        yield _Sample(incident, variables_of(incident, playbook.params))
+
+
+def _somewhere(mode: FailureMode) -> Component:
+    """A component that the mode may be found on."""
+    if mode.startswith("Rack"):
+        return Component(ComponentKind.RACK, rack="rack-1")
+    if mode.startswith("Job"):
+        return Component(ComponentKind.JOB, job="train-1")
+    if mode.startswith(("Node", "Fabric", "Telemetry")):
+        return Component(ComponentKind.NODE, rack="rack-1", node="gpu-001")
+    return Component(ComponentKind.GPU, rack="rack-1", node="gpu-001", gpu="0", uuid="GPU-0", job="train-1")
+
+
+def _named(sample: _Sample) -> str:
+    incident = sample.incident
+    health = incident.health.name.lower()
+    return f"a {incident.failure_mode} that is {health}, by a {incident.basis}, with score {incident.score:g}"

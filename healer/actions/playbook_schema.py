@@ -1,0 +1,40 @@
+"""The JSON Schema of playbooks: what editors complete and underline while one is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from healer.actions.base import Action, Verbs
+from healer.content.playbooks import json_schema
+
+_EXPRESSION = {"type": "string", "pattern": r"^\$\{.*\}$", "description": "CEL"}
+_STEP = "_Step"
+
+
+def document_schema(verbs: Verbs) -> dict[str, Any]:
+    """JSON Schema 2020-12 of a playbook that uses these verbs."""
+    schema = json_schema()
+    step = schema["$defs"][_STEP]
+    step["properties"]["use"] = {
+        "oneOf": [{"const": name, "description": _about(verb)} for name, verb in sorted(verbs.items())]
+    }
+    step["allOf"] = [
+        {"if": {"properties": {"use": {"const": name}}}, "then": {"properties": {"with": _arguments(verb, schema)}}}
+        for name, verb in sorted(verbs.items())
+    ]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "healer playbook", **schema}
+
+
+def _about(verb: Action) -> str:
+    return " ".join((type(verb).__doc__ or verb.name).split())
+
+
+def _arguments(verb: Action, whole: dict[str, Any]) -> dict[str, Any]:
+    """What stands under `with`; every value may be an expression instead."""
+    schema = verb.Arguments.model_json_schema(by_alias=True)
+    whole["$defs"] |= schema.pop("$defs", {})
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {name: {"anyOf": [of, _EXPRESSION]} for name, of in schema.get("properties", {}).items()},
+    }

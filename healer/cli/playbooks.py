@@ -1,0 +1,312 @@
+"""`healer playbook`: writing playbooks, and knowing what they do before they do it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import click
+import msgspec
+
+import healer
+from healer.actions.lint import Remark, Weight, lint
+from healer.actions.playbook_schema import document_schema
+from healer.actions.registry import BUILT_IN, check_playbook
+from healer.adapters.journal.sql import SqlJournal
+from healer.cli import serve
+from healer.cli.options import config_option, find_config, json_option, one_line
+from healer.cli.scaffold import scaffold
+from healer.config import Config
+from healer.content.playbooks import load_playbooks, parse_playbook
+from healer.documents import read_document
+from healer.domain.component import Component, ComponentKind
+from healer.domain.finding import FailureMode
+from healer.domain.playbook import Playbook
+from healer.errors import HealerError, InvalidDocument, NotFound, Problem
+from healer.rehearsal.rehearse import Played, rehearse
+from healer.runtime.knowledge import Outside
+from healer.runtime.outside import build_cluster, build_power, build_source, build_topology
+from healer.runtime.preview import Preview, preview
+from healer.runtime.web.views import plan_view
+from healer.runtime.wiring import Content, WallClock, budgets_of, load_content
+from healer.schema import format_duration
+
+
+@click.group()
+def playbook() -> None:
+    """Write, check and rehearse playbooks, and see what they would do."""
+
+
+# Which
+
+
+def _chosen(names: Sequence[str], config: Config) -> tuple[tuple[Playbook, ...], tuple[Playbook, ...]]:
+    """The named ones, and all of the deployment; a name may be a file, which need not be in the deployment.
+
+    Raises InvalidDocument, NotFound.
+    """
+    settings = config.playbooks
+    deployed = load_playbooks(settings.path, params=settings.params, disabled=settings.disabled, check=_checked)
+    if not names:
+        return deployed, deployed
+    by_name = {each.name: each for each in deployed}
+    chosen = []
+    for name in names:
+        if name in by_name:
+            chosen.append(by_name[name])
+        elif Path(name).is_file():
+            chosen.append(_of_file(Path(name)))
+        else:
+            known = ", ".join(by_name) or "none"
+            raise NotFound("playbook", f"{name} is neither a file nor in {settings.path}, which has {known}")
+    return tuple(chosen), deployed
+
+
+def _of_file(path: Path) -> Playbook:
+    found = parse_playbook(read_document(path))
+    problems = check_playbook(found, BUILT_IN)
+    if problems:
+        raise InvalidDocument(*problems)
+    return found
+
+
+def _checked(found: Playbook) -> Iterable[Problem]:
+    return check_playbook(found, BUILT_IN)
+
+
+# Writing
+
+
+@playbook.command()
+@click.argument("name")
+@click.option(
+    "--for",
+    "mode",
+    type=click.Choice([str(mode) for mode in FailureMode], case_sensitive=False),
+    required=True,
+    help="The failure mode that it answers.",
+)
+@config_option
+def new(name: str, mode: str, config_path: Path | None) -> None:
+    """Write a first version of playbook NAME, with a test, into the deployment's folder."""
+    config = find_config(config_path)
+    if config.playbooks.path.resolve().is_relative_to(Path(healer.__file__).parent):
+        raise HealerError("there is no deployment here, only the one inside the package: healer init DIR writes one")
+    path = config.playbooks.path / f"{name}.yaml"
+    if path.exists():
+        raise HealerError(f"{path} is there already; nothing was written")
+    text = scaffold(name, FailureMode(mode))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    try:
+        _of_file(path)
+    except InvalidDocument:
+        path.unlink()
+        raise
+    click.echo(f"wrote {path}; now: healer playbook lint {name} and healer playbook rehearse {name}")
+
+
+@playbook.command()
+def schema() -> None:
+    """Print the JSON Schema of playbooks, for editors."""
+    click.echo(json.dumps(document_schema(BUILT_IN), indent=2))
+
+
+# Knowing
+
+
+@playbook.command("lint")
+@click.argument("names", nargs=-1)
+@click.option("--strict", is_flag=True, help="Warnings fail, too.")
+@config_option
+@json_option
+def lint_playbooks(names: tuple[str, ...], config_path: Path | None, *, strict: bool, as_json: bool) -> None:
+    """Say what cannot work, or hardly be meant, in the playbooks NAMES (or files); in all of them by default."""
+    config = find_config(config_path)
+    chosen, deployed = _chosen(names, config)
+    remarks = [
+        remark
+        for each in chosen
+        for remark in lint(each, BUILT_IN, before=_before(each, deployed), budgets=budgets_of(config))
+    ]
+    if as_json:
+        click.echo(json.dumps([_remark(remark) for remark in remarks], indent=2))
+    else:
+        for remark in remarks:
+            click.echo(str(remark))
+        click.echo(f"{len(chosen)} playbooks: " + (f"{len(remarks)} remarks" if remarks else "nothing to say"))
+    if any(remark.weight is Weight.ERROR or strict for remark in remarks):
+        raise click.exceptions.Exit(1)
+
+
+def _before(one: Playbook, deployed: Sequence[Playbook]) -> tuple[Playbook, ...]:
+    """Those that are asked first: of a file that is not deployed, all that stand before it by name."""
+    names = [each.name for each in deployed]
+    if one.name in names:
+        return tuple(deployed[: names.index(one.name)])
+    return tuple(each for each in deployed if Path(each.file).name < Path(one.file).name)
+
+
+def _remark(remark: Remark) -> dict[str, object]:
+    problem = remark.problem
+    return {"weight": str(remark.weight), **_problem(problem)}
+
+
+def _problem(problem: Problem) -> dict[str, object]:
+    return {"file": problem.file, "line": problem.line, "key": problem.key, "text": problem.text, "hint": problem.hint}
+
+
+@playbook.command("rehearse")
+@click.argument("names", nargs=-1)
+@click.option("-v", "--verbose", is_flag=True, help="Also tell what happened in the tests that passed.")
+@config_option
+@json_option
+def rehearse_playbooks(names: tuple[str, ...], config_path: Path | None, *, verbose: bool, as_json: bool) -> None:
+    """Play the tests of the playbooks NAMES (or files), of all by default, on a simulated site in virtual time."""
+    serve.log_to_stderr(logging.CRITICAL)  # the transcript says what happened
+    config = find_config(config_path)
+    chosen, _ = _chosen(names, config)
+    content = load_content(config)
+    played: list[Played] = []
+    for each in chosen:
+        for one in rehearse(each, config, content):
+            played.append(one)
+            if not as_json:
+                _tell(one, verbose=verbose)
+    failed = [one for one in played if one.problems]
+    untested = [each.name for each in chosen if each.name not in {one.playbook for one in played}]
+    if as_json:
+        click.echo(json.dumps({"tests": [_played(one) for one in played], "untested": untested}, indent=2))
+    else:
+        for name in untested:
+            click.echo(f"{name}: has no tests")
+        click.echo(f"{len(played) - len(failed)} passed, {len(failed)} failed")
+    if failed or (untested and names):
+        raise click.exceptions.Exit(1)
+
+
+def _tell(one: Played, *, verbose: bool) -> None:
+    word = click.style("FAILED", fg="red") if one.problems else click.style("passed", fg="green")
+    click.echo(f"{word} {one.playbook}: {one_line(one.test)} ({format_duration(one.took)})")
+    for problem in one.problems:
+        click.echo(f"  {problem}")
+    if verbose or one.problems:
+        for line in one.transcript:
+            click.echo(f"    {one_line(line)}")
+
+
+def _played(one: Played) -> dict[str, object]:
+    return {
+        "playbook": one.playbook,
+        "test": one.test,
+        "passed": not one.problems,
+        "problems": [_problem(problem) for problem in one.problems],
+        "took": format_duration(one.took),
+        "transcript": list(one.transcript),
+    }
+
+
+@playbook.command()
+@click.argument("name")
+@click.option("--for", "mode", type=click.Choice([str(mode) for mode in FailureMode], case_sensitive=False))
+@click.option("--node", help="The node; with --gpu, the GPU's.")
+@click.option("--gpu", help="The GPU's index on its node.")
+@click.option("--rack")
+@click.option("--job")
+@config_option
+@json_option
+def plan(
+    name: str,
+    config_path: Path | None,
+    *,
+    mode: str | None,
+    node: str | None,
+    gpu: str | None,
+    rack: str | None,
+    job: str | None,
+    as_json: bool,
+) -> None:
+    """Show what playbook NAME (or a file) would do to the real fleet, as it is now, and what would speak against it.
+
+    Nothing is changed: the telemetry, the scheduler and the agents are read as in the deployment's configuration.
+    """
+    config = find_config(config_path)
+    (chosen,), _ = _chosen((name,), config)
+    where = _component(node, gpu, rack, job)
+    wanted = FailureMode(mode) if mode else min(chosen.failure_modes)
+    if config.telemetry.source == "simulator":
+        raise HealerError("telemetry.source is simulator: there is no real fleet; see healer playbook rehearse")
+    outside = Outside(build_source(config), build_cluster(config), build_power(config), topology=build_topology(config))
+    with _journal(config.state.url) as journal:
+        seen = preview(
+            chosen,
+            wanted,
+            where,
+            config=config,
+            content=Content((), (), (chosen,)),
+            outside=outside,
+            journal=journal,
+            clock=WallClock(),
+        )
+    if as_json:
+        click.echo(json.dumps(_previewed(seen), indent=2))
+    else:
+        for line in _shown(chosen, seen):
+            click.echo(one_line(line))
+
+
+@contextlib.contextmanager
+def _journal(url: str) -> Iterator[SqlJournal]:
+    """The daemon's, where there is one: its runs hold leases and budgets."""
+    with tempfile.TemporaryDirectory(prefix="healer-plan-") as folder:
+        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
+            url = f"sqlite:///{folder}/journal.db"
+        journal = SqlJournal(url)
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+
+def _component(node: str | None, gpu: str | None, rack: str | None, job: str | None) -> Component:
+    kinds = [
+        (ComponentKind.GPU, gpu),
+        (ComponentKind.NODE, node),
+        (ComponentKind.RACK, rack),
+        (ComponentKind.JOB, job),
+    ]
+    kind = next((kind for kind, name in kinds if name is not None), None)
+    if kind is None or (gpu is not None and node is None):
+        raise click.UsageError("say what it would be about: --node, --node with --gpu, --rack or --job")
+    return Component(kind, rack=rack, node=node, gpu=gpu, job=job)
+
+
+def _shown(chosen: Playbook, seen: Preview) -> Iterator[str]:
+    yield f"{chosen.name} on a {seen.incident.failure_mode} of {seen.incident.component}:"
+    if seen.plan is None and not seen.verdicts:
+        yield "  it does not answer such an incident: see match in its file"
+    if seen.plan is not None:
+        if not seen.plan.effects:
+            yield "  nothing: the world is as it would leave it"
+        for effect in seen.plan.effects:
+            yield f"  {effect}"
+        for text in seen.plan.impediments:
+            yield f"  slowed down: {text}"
+        yield f"  budget: {seen.budget}"
+        yield f"  a person is asked first: {'yes' if seen.plan.needs_approval else 'no'}"
+    for verdict in seen.verdicts:
+        yield f"  held back: {verdict}"
+
+
+def _previewed(seen: Preview) -> dict[str, object]:
+    return {
+        "plan": None if seen.plan is None else msgspec.to_builtins(plan_view(seen.plan)),
+        "verdicts": [
+            {"guard": str(each.guard), "message": each.message, "lifts": each.lifts} for each in seen.verdicts
+        ],
+        "budget": seen.budget,
+    }

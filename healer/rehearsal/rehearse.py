@@ -1,0 +1,168 @@
+"""Plays the tests that stand in playbooks, and says what did not end as it should have."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from healer.config import Config
+from healer.content.playbook_tests import Expected, PlaybookTest, SimulatedFault
+from healer.content.playbooks import tests_of
+from healer.documents import Document, KeyPath, nearest
+from healer.domain.incident import Incident
+from healer.domain.playbook import Playbook
+from healer.errors import InvalidDocument, Problem
+from healer.rehearsal.stage import Stage
+from healer.rehearsal.virtual import START
+from healer.runtime.wiring import Content
+from healer.sim.faults import Fault, FaultKind, objections
+from healer.sim.layout import Layout, build_layout
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """Attributes:
+    problems: what did not end as it should have, each on its line of the playbook.
+    transcript: what happened, in order, with the time of the test.
+    took: in the time of the test.
+    """
+
+    playbook: str
+    test: str
+    problems: tuple[Problem, ...]
+    transcript: tuple[str, ...]
+    took: timedelta
+
+
+def rehearse(playbook: Playbook, config: Config, content: Content) -> Iterator[Played]:
+    """Play every test of the playbook. Raises InvalidDocument for a test that names what there is not.
+
+    Args:
+        content: whose detectors have to find what the test breaks.
+    """
+    document, tests = tests_of(playbook)
+    problems = [
+        document.problem(("tests", number, *path), text, hint)
+        for number, test in enumerate(tests)
+        for path, text, hint in _objections(test, playbook)
+    ]
+    if problems:
+        raise InvalidDocument(*problems)
+    for number, test in enumerate(tests):
+        with tempfile.TemporaryDirectory(prefix="healer-rehearsal-") as folder:
+            faults = [_fault(said) for said in test.faults]
+            stage = Stage(Path(folder), playbook, test, faults, config, content)
+            try:
+                stage.play()
+                unmet = [_problem(document, number, *each) for each in _unmet(test.expect, stage)]
+                transcript = stage.transcript()
+            finally:
+                stage.journal.close()
+        yield Played(playbook.name, test.name, tuple(unmet), transcript, stage.clock.now() - START)
+
+
+def _problem(document: Document, number: int, key: KeyPath, text: str) -> Problem:
+    return document.problem(("tests", number, "expect", *key), text)
+
+
+# Before it is played
+
+_Objection = tuple[KeyPath, str, str]
+
+
+def _objections(test: PlaybookTest, playbook: Playbook) -> Iterator[_Objection]:
+    """What the test names and neither its site nor the playbook has: where in the test, what, and a hint."""
+    layout = build_layout(racks=test.site.racks, nodes=test.site.nodes, gpus=test.site.gpus, seed=0)
+    for name in test.params:
+        if name not in playbook.params:
+            yield ("params", name), "the playbook has no such param", nearest(name, playbook.params)
+    for path, place, known in _places(test, layout):
+        if place is not None and place not in known:
+            yield path, f"the site has no {place!r}", nearest(place, known) or f"it has {', '.join(known)}"
+    if test.incident is not None and test.incident.gpu is not None and test.incident.gpu >= layout.gpus_per_node:
+        yield ("incident", "gpu"), f"the nodes of the site have GPUs 0 to {layout.gpus_per_node - 1}", ""
+    for position, said in enumerate(test.faults):
+        if said.kind not in {*FaultKind}:
+            hint = nearest(said.kind, [str(kind) for kind in FaultKind])
+            yield ("faults", position, "kind"), f"{said.kind!r} is not a known kind of fault", hint
+        else:
+            for wrong in objections(_fault(said), layout):
+                yield ("faults", position, wrong.field), wrong.text, wrong.hint
+
+
+def _places(test: PlaybookTest, layout: Layout) -> Iterator[tuple[KeyPath, str | None, Sequence[str]]]:
+    """Every node and rack that the test names: where, which, and which there are."""
+    for position, each in enumerate(test.workloads):
+        yield ("workloads", position, "node"), each.node, layout.nodes
+    for position, event in enumerate(test.events):
+        yield ("events", position, "node"), event.node, layout.nodes
+    for node in test.expect.nodes:
+        yield ("expect", "nodes", node), node, layout.nodes
+    if test.incident is not None:
+        yield ("incident", "node"), test.incident.node, layout.nodes
+        yield ("incident", "rack"), test.incident.rack, layout.racks
+
+
+def _fault(said: SimulatedFault) -> Fault:
+    return Fault(
+        kind=FaultKind(said.kind),
+        at_s=said.at.total_seconds(),
+        node=said.node,
+        gpu=said.gpu,
+        rack=said.rack,
+        duration_s=None if said.duration is None else said.duration.total_seconds(),
+        severity=said.severity,
+        variant=said.variant,
+        ramp_s=None if said.ramp is None else said.ramp.total_seconds(),
+    )
+
+
+# After it was played
+
+
+def _unmet(expect: Expected, stage: Stage) -> Iterator[tuple[KeyPath, str]]:
+    """The key of each expectation that was not met, and what was instead."""
+    incident = stage.incident()
+    story = "" if incident is None else str(incident.verdict or incident.story)
+    asked = bool(stage.journal.approvals())
+    if expect.asked not in {None, asked}:
+        yield ("asked",), f"{'a person' if asked else 'nobody'} was asked; {story}"
+    yield from _other_ends(expect, stage, incident, story)
+    happened = tuple(dict.fromkeys(line for _, line in stage.effects))
+    if expect.effects not in {None, happened}:
+        yield ("effects",), f"were {', '.join(happened) or 'none'}; {_difference(happened, expect.effects or ())}"
+    for name, wanted in expect.nodes.items():
+        by = _service(stage, name)
+        if by != wanted:
+            yield ("nodes", name), f"is {by}, not {wanted}"
+    if expect.says is not None and expect.says not in story:
+        yield ("says",), f"{expect.says!r} is not in {story!r}"
+
+
+def _other_ends(expect: Expected, stage: Stage, incident: Incident | None, story: str) -> Iterator[tuple[KeyPath, str]]:
+    run = stage.run()
+    ended = "none" if run is None else str(run.state)
+    if expect.run is not None and ended != str(expect.run):
+        why = story if run is None else run.cause or run.detail
+        yield ("run",), f"is {ended}, not {expect.run}: {why}"
+    state = "not there" if incident is None else str(incident.state)
+    if expect.incident is not None and state != str(expect.incident):
+        yield ("incident",), f"is {state}, not {expect.incident}: {story or 'nothing was found'}"
+
+
+def _service(stage: Stage, name: str) -> str:
+    node = stage.cluster.node(name)
+    if not node.cordoned:
+        return "in service"
+    return "cordoned by a person" if node.cordoned_by is None else "cordoned"
+
+
+def _difference(happened: Sequence[str], wanted: Sequence[str]) -> str:
+    missing = [line for line in wanted if line not in happened]
+    more = [line for line in happened if line not in wanted]
+    told = [f"missing: {', '.join(missing)}"] if missing else []
+    told += [f"not expected: {', '.join(more)}"] if more else []
+    return "; ".join(told) or "in another order than expected"

@@ -1,0 +1,272 @@
+"""The stage on which a playbook's test is played: the operator that runs playbooks in earnest, on a site that is not.
+
+Nothing is mocked between the finding and the effect: the guards, the question, the interpreter, the journal and the
+verbs are the daemon's own. Simulated are the fleet and its exporters, the scheduler, the agents, on-call and the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from healer.adapters.journal.sql import SqlJournal
+from healer.adapters.simulated_cluster import SimulatedCluster, Verb
+from healer.config import Config
+from healer.content.playbook_tests import Answer, Deed, Event, PlaybookTest, Told
+from healer.domain.approval import ApprovalState, Person
+from healer.domain.component import Component, ComponentKind
+from healer.domain.finding import Finding, Findings, Health, Report
+from healer.domain.frame import Frame
+from healer.domain.incident import Incident
+from healer.domain.playbook import Playbook
+from healer.domain.run import Run
+from healer.errors import Conflict, Unavailable
+from healer.rehearsal.virtual import START, FleetPower, FleetTelemetry, VirtualClock
+from healer.runtime.knowledge import Outside
+from healer.runtime.operator import Operator
+from healer.runtime.snapshot import Board, Snapshot
+from healer.runtime.wiring import Content, build_operator
+from healer.sim.faults import Fault
+from healer.sim.fleet import SimulatedFleet
+from healer.sim.layout import Layout
+
+_STEP = timedelta(seconds=10)
+_ON_CALL = Person("rehearsal", "on-call")
+_LEASE = timedelta(days=36500)
+_TERMINATION = timedelta(seconds=30)
+_MOST_LINES = 10_000
+_SETTLED = timedelta(minutes=1)  # so long nothing more has to happen before a test is over
+
+
+class _Told:
+    """The incident that a test states, as another system would tell of it. Implements `healer.ports.Notices`."""
+
+    def __init__(self, told: Told, layout: Layout) -> None:
+        self._told = told
+        rack = told.rack if told.node is None else layout.rack_of(told.node)
+        kind = next(
+            kind
+            for kind, name in (
+                (ComponentKind.GPU, told.gpu),
+                (ComponentKind.NODE, told.node),
+                (ComponentKind.RACK, told.rack),
+                (ComponentKind.JOB, told.job),
+            )
+            if name is not None
+        )
+        uuid = None
+        if told.gpu is not None and told.node is not None:
+            uuid = layout.uuids[layout.gpu_index(told.node, told.gpu)]
+        gpu = None if told.gpu is None else str(told.gpu)
+        self._component = Component(kind, rack=rack, node=told.node, gpu=gpu, uuid=uuid, job=told.job)
+
+    def findings(self, frame: Frame, now: datetime) -> Findings:
+        told, since = self._told, now - START
+        if since < told.at:
+            return Findings()
+        if told.lasts is not None and since >= told.at + told.lasts:
+            return Findings(reports=(Report(told.failure_mode, self._component, Health.HEALTHY),))
+        row = frame.row_of(self._component)
+        known = frame.gpus.components[row] if row is not None and self._component.kind is ComponentKind.GPU else None
+        finding = Finding(
+            failure_mode=told.failure_mode,
+            component=known or self._component,
+            health=Health[told.health.upper()],
+            score=told.score,
+            reason=told.reason,
+            basis=told.basis,
+        )
+        return Findings((finding,), reports=(Report(told.failure_mode, finding.component, finding.health),))
+
+    def warnings(self, now: datetime) -> tuple[str, ...]:  # noqa: ARG002
+        return ()
+
+
+@dataclass(slots=True)
+class Stage:
+    """The site of one test, the operator on it, and what has happened so far."""
+
+    folder: Path
+    playbook: Playbook
+    test: PlaybookTest
+    faults: Sequence[Fault]
+    config: Config
+    content: Content
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    fleet: SimulatedFleet = field(init=False)
+    cluster: SimulatedCluster = field(init=False)
+    power: FleetPower = field(init=False)
+    telemetry: FleetTelemetry = field(init=False)
+    journal: SqlJournal = field(init=False)
+    operator: Operator = field(init=False)
+    effects: list[tuple[datetime, str]] = field(default_factory=list)
+    _happened: list[tuple[datetime, str]] = field(default_factory=list)
+    _starts: int = 0
+    _seen: tuple[int, int] = (0, 0)  # how many of the cluster's and of the agents' changes are in `effects`
+
+    def __post_init__(self) -> None:
+        site = self.test.site
+        self.fleet = SimulatedFleet(racks=site.racks, nodes=site.nodes, gpus=site.gpus, seed=1, faults=self.faults)
+        layout = self.fleet.layout
+        self.cluster = SimulatedCluster(
+            {node: layout.rack_of(node) for node in layout.nodes},
+            clock=self.clock,
+            termination=_TERMINATION,
+            gpus_per_node=max(site.gpus, 1),
+        )
+        for each in self.test.workloads:
+            for _ in range(each.count):
+                self.cluster.add_workload(each.owner, node=each.node, namespace=each.namespace, gpus=each.gpus)
+        for budget in self.test.workload_budgets:
+            self.cluster.set_budget(
+                budget.name, owner=budget.owner, min_available=budget.min_available, namespace=budget.namespace
+            )
+        self.power = FleetPower(self.fleet)
+        self.telemetry = FleetTelemetry(self.fleet)
+        self._start()
+
+    def _start(self) -> None:
+        self._starts += 1
+        self.journal = SqlJournal(f"sqlite:///{self.folder / 'journal.db'}")
+        self.journal.lead(f"rehearsal-{self._starts}", self.clock.now(), _LEASE)
+        config = _config(self.config, self.test)
+        told = self.test.incident
+        params = {**self.playbook.params, **{k: v for k, v in self.test.params.items() if k in self.playbook.params}}
+        self.operator = build_operator(
+            config,
+            content=Content(
+                detectors=self.content.detectors if self.faults else (),
+                models=(),
+                playbooks=(replace(self.playbook, params=params),),
+            ),
+            outside=Outside(
+                self.telemetry,
+                cluster=self.cluster,
+                power=self.power,
+                notices=None if told is None else _Told(told, self.fleet.layout),
+            ),
+            journal=self.journal,
+            board=Board(Snapshot(config.mode)),
+            clock=self.clock,
+        )
+
+    # Playing
+
+    def play(self) -> None:
+        events = sorted(self.test.events, key=lambda event: event.at)
+        quiet_since: datetime | None = None
+        while self.clock.now() - START < self.test.lasts:
+            while events and START + events[0].at <= self.clock.now():
+                self._happens(events.pop(0))
+            self._turn()
+            self._answer()
+            self._note_effects()
+            quiet_since = (quiet_since or self.clock.now()) if not events and self._is_over() else None
+            if quiet_since is not None and self.clock.now() - quiet_since >= _SETTLED:
+                break
+            self.clock.advance(_STEP)
+            self.fleet.advance(_STEP.total_seconds())
+
+    def _turn(self) -> None:
+        with suppress(Unavailable):  # as in the daemon: what cannot be observed now is observed later
+            self.operator.announce()
+        self.operator.pursue()
+        with suppress(Unavailable):
+            self.operator.turn()
+
+    def _is_over(self) -> bool:
+        """Whether everything that went wrong has been dealt with, as far as healer deals with it."""
+        incidents = self.journal.incidents()
+        return bool(incidents) and all(incident.state.ended for incident in incidents)
+
+    def _answer(self) -> None:
+        if self.test.answer is Answer.NOBODY:
+            return
+        approve = self.test.answer is Answer.APPROVE
+        for approval in self.journal.approvals(open_only=True):
+            if approval.state is ApprovalState.PENDING:
+                with suppress(Conflict):
+                    self.journal.decide(approval.id, _ON_CALL, self.clock.now(), approve=approve, reason="rehearsed")
+
+    def _happens(self, event: Event) -> None:
+        node = event.node or ""
+        self._happened.append((self.clock.now(), f"the test: {event.do}" + (f" {node}" if node else "")))
+        match event.do:
+            case Deed.CANCEL:
+                for run in self.journal.runs(active_only=True):
+                    self.journal.request_cancel(run.id, _ON_CALL, self.clock.now(), "the test cancels it")
+            case Deed.RESTART:
+                self.journal.close()
+                self._start()
+            case _:
+                self._happens_to(node, event.do)
+
+    def _happens_to(self, node: str, deed: Deed) -> None:
+        deeds = {
+            Deed.CORDON: lambda: self.cluster.cordon_by_person(node),
+            Deed.UNCORDON: lambda: self.cluster.uncordon_by_person(node),
+            Deed.NOT_READY: lambda: self.cluster.set_ready(node, ready=False),
+            Deed.READY: lambda: self.cluster.set_ready(node, ready=True),
+            Deed.EXPORTER_DOWN: lambda: self.telemetry.silent.add(node),
+            Deed.EXPORTER_UP: lambda: self.telemetry.silent.discard(node),
+            Deed.AGENT_DOWN: lambda: self.power.silent.add(node),
+            Deed.AGENT_UP: lambda: self.power.silent.discard(node),
+        }
+        deeds[deed]()
+
+    # What came of it
+
+    def _note_effects(self) -> None:
+        now = self.clock.now()
+        of_cluster, of_power = self._seen
+        for effect in self.cluster.effects[of_cluster:]:
+            line = f"evict {effect.of}" if effect.verb is Verb.EVICT else f"{effect.verb} {effect.node}"
+            self.effects.append((effect.at, line))
+        for node, limits_w in self.power.asked[of_power:]:
+            self.effects.append((now, f"limit {node}" if limits_w else f"restore {node}"))
+        self._seen = len(self.cluster.effects), len(self.power.asked)
+
+    def incident(self) -> Incident | None:
+        """The first that a plan was made for, else the first."""
+        incidents = sorted(self.journal.incidents(), key=lambda each: (each.plan is None, each.opened_at))
+        return incidents[0] if incidents else None
+
+    def run(self) -> Run | None:
+        runs = self.journal.runs()
+        return runs[0] if runs else None
+
+    def transcript(self) -> tuple[str, ...]:
+        said = [
+            (entry.at, f"{entry.action} {entry.subject}" + (f": {entry.reason}" if entry.reason else ""))
+            for entry in self.journal.audit_log(limit=_MOST_LINES)
+            if entry.action != "effect.intent"  # its outcome follows
+        ]
+        lines = sorted([*self._happened, *said], key=lambda line: line[0])
+        return tuple(f"+{_clock(at - START)}  {text}" for at, text in lines)
+
+
+def _clock(span: timedelta) -> str:
+    minutes, seconds = divmod(int(span.total_seconds()), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
+
+def _config(config: Config, test: PlaybookTest) -> Config:
+    """The deployment's own rules, on the test's site."""
+    budgets = {} if test.site.rack_budget_watts is None else {"default": test.site.rack_budget_watts}
+    return Config.model_validate(
+        {
+            "mode": test.mode,
+            "telemetry": {"source": "simulator", "interval": _STEP},
+            "topology": {"rack_budget_watts": budgets},
+            "detectors": {"path": config.detectors.path, "clear_after": config.detectors.clear_after},
+            "models": {"path": config.models.path},
+            "playbooks": {"path": config.playbooks.path},
+            "budgets": config.budgets,
+            "power": {"floor_watts": config.power.floor_watts},
+            "cluster": {"kind": "simulated"},
+            "http": {"listen": "127.0.0.1:0", "auth": "none"},
+        }
+    )

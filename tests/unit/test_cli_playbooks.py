@@ -1,0 +1,135 @@
+"""`healer playbook`: from nothing to a playbook that is tested, and what it would do before it does it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from jsonschema import Draft202012Validator
+
+from healer.actions.playbook_schema import document_schema
+from healer.actions.registry import BUILT_IN
+from healer.cli import cli
+from healer.domain.finding import FailureMode
+from healer.errors import HealerError
+
+ROOT = Path(__file__).parents[2]
+ANSWERABLE = [mode for mode in FailureMode if not mode.startswith("Job") and mode is not FailureMode.TELEMETRY_LOST]
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty one: the detectors and models are the reference's."""
+    folders = {name: {"path": str(ROOT / name)} for name in ("detectors", "models")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**folders, "playbooks": {"path": "playbooks"}}))
+    (tmp_path / "playbooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _healer(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["playbook", *arguments], catch_exceptions=True)
+
+
+def test_a_new_playbook_is_linted_and_passes_its_own_tests(deployment: Path) -> None:
+    assert _healer("new", "xid", "--for", "GpuXid").exit_code == 0
+    assert (deployment / "playbooks" / "xid.yaml").is_file()
+    linted = _healer("lint", "--strict")
+    assert (linted.exit_code, linted.output) == (0, "1 playbooks: nothing to say\n")
+    rehearsed = _healer("rehearse", "xid")
+    assert rehearsed.exit_code == 0, rehearsed.output
+    assert rehearsed.output.splitlines()[-1] == "2 passed, 0 failed"
+
+
+@pytest.mark.parametrize("mode", ANSWERABLE)
+def test_what_is_written_for_any_failure_mode_has_nothing_to_say_about(deployment: Path, mode: FailureMode) -> None:
+    assert _healer("new", "mine", "--for", str(mode)).exit_code == 0
+    assert _healer("lint", "--strict").exit_code == 0
+    text = (deployment / "playbooks" / "mine.yaml").read_text()
+    assert [*Draft202012Validator(document_schema(BUILT_IN)).iter_errors(yaml.safe_load(text))] == []
+
+
+@pytest.mark.parametrize("mode", ["JobStalled", "TelemetryLost"])
+def test_nothing_is_written_for_what_no_verb_can_do(deployment: Path, mode: str) -> None:
+    result = _healer("new", "mine", "--for", mode)
+    assert isinstance(result.exception, HealerError)
+    assert [*(deployment / "playbooks").iterdir()] == []
+
+
+def test_a_playbook_that_is_there_is_not_overwritten(deployment: Path) -> None:
+    (deployment / "playbooks" / "xid.yaml").write_text("mine")
+    result = _healer("new", "xid", "--for", "GpuXid")
+    assert "is there already" in str(result.exception)
+    assert (deployment / "playbooks" / "xid.yaml").read_text() == "mine"
+
+
+def test_a_name_that_is_none_leaves_nothing_behind(deployment: Path) -> None:
+    assert _healer("new", "My Book", "--for", "GpuXid").exit_code != 0
+    assert [*(deployment / "playbooks").iterdir()] == []
+
+
+def test_a_test_that_fails_is_told_with_what_happened(deployment: Path) -> None:
+    _healer("new", "xid", "--for", "GpuXid")
+    path = deployment / "playbooks" / "xid.yaml"
+    path.write_text(path.read_text().replace("run: succeeded", "run: failed"))
+    result = _healer("rehearse")
+    assert result.exit_code == 1
+    assert "tests[0].expect.run: is succeeded, not failed" in result.output
+    assert "effect.done" in result.output
+    assert result.output.splitlines()[-1] == "1 passed, 1 failed"
+    told: Any = json.loads(_healer("rehearse", "--json").output)
+    assert [test["passed"] for test in told["tests"]] == [False, True]
+    (problem,) = told["tests"][0]["problems"]
+    assert (Path(problem["file"]).name, problem["key"]) == ("xid.yaml", "tests[0].expect.run")
+    assert "run: failed" in path.read_text().splitlines()[problem["line"] - 1]
+
+
+def test_who_asks_for_the_tests_of_a_playbook_without_any_is_told(deployment: Path) -> None:
+    _healer("new", "xid", "--for", "GpuXid")
+    path = deployment / "playbooks" / "xid.yaml"
+    path.write_text(path.read_text().partition("tests:")[0])
+    result = _healer("rehearse", "xid")
+    assert (result.exit_code, result.output) == (1, "xid: has no tests\n0 passed, 0 failed\n")
+    linted = _healer("lint", "--json")
+    assert linted.exit_code == 0
+    assert [remark["weight"] for remark in json.loads(linted.output)] == ["warning"]
+    assert _healer("lint", "--strict").exit_code == 1
+
+
+def test_a_file_need_not_be_deployed(deployment: Path) -> None:
+    _healer("new", "xid", "--for", "GpuXid")
+    elsewhere = (deployment / "playbooks" / "xid.yaml").rename(deployment / "draft.yaml")
+    assert _healer("lint", str(elsewhere)).exit_code == 0
+    result = _healer("lint", "xid")
+    assert "neither a file nor in" in str(result.exception)
+
+
+def test_the_schema_refuses_what_the_loader_refuses() -> None:
+    validator = Draft202012Validator(json.loads(_healer("schema").output))
+    for path in sorted((ROOT / "playbooks").glob("*.yaml")):
+        document: Any = yaml.safe_load(path.read_text())
+        assert [*validator.iter_errors(document)] == []
+        changes: tuple[dict[str, Any], ...] = (
+            {"target": "planet"},
+            {"steps": [{"id": "a", "use": "node.cordn"}]},
+            {"steps": [{"id": "a", "use": "node.cordon", "with": {"raison": "x"}}]},
+            {"steps": [{"id": "a", "use": "node.drain", "with": {"at_once": "many"}}]},
+            {"deadline": "soon"},
+            {"tests": [{"name": "a", "expect": {"rum": "none"}}]},
+            {"mach": {}},
+        )
+        for change in changes:
+            assert [*validator.iter_errors({**document, **change})], change
+
+
+def test_a_plan_needs_a_component_and_a_fleet(deployment: Path) -> None:
+    _healer("new", "xid", "--for", "GpuXid")
+    assert "--node" in _healer("plan", "xid").output
+    assert "--node" in _healer("plan", "xid", "--gpu", "1").output
+    path = deployment / "config.yaml"
+    path.write_text(path.read_text() + "telemetry: {source: simulator}\n")
+    assert "there is no real fleet" in str(_healer("plan", "xid", "--node", "a").exception)

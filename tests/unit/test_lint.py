@@ -1,0 +1,146 @@
+"""Lint: what is valid in a playbook and cannot be meant is said with its line, and a good one passes in silence."""
+
+from __future__ import annotations
+
+import pytest
+
+from healer.actions.lint import Weight, lint
+from healer.actions.registry import BUILT_IN, check_playbook
+from healer.content.playbooks import parse_playbook
+from healer.documents import parse_document
+from healer.domain.playbook import Playbook
+from healer.policy.budget import DisruptionBudget
+
+BUDGETS = {"budgets.fleet": DisruptionBudget(10, 10, 1), "budgets.rack": DisruptionBudget(2, 25, 1)}
+GOOD = """\
+name: drain
+description: Empty the node.
+match:
+  failure_modes: [GpuXid, NvlinkDown]
+  if: incident.health == "failed"
+target: node
+params: {grace: 5m}
+approval: {when: "true"}
+deadline: 1h
+resolves_when: contained
+steps:
+  - id: quarantine
+    use: node.cordon
+    with: {reason: '${incident.reason}'}
+  - id: evacuate
+    use: node.drain
+    with: {grace: '${params.grace}'}
+    timeout: 45m
+tests:
+  - name: it works
+    incident: {failure_mode: GpuXid, node: gpu-001}
+    expect: {run: succeeded}
+"""
+
+
+def _parsed(text: str) -> Playbook:
+    playbook = parse_playbook(parse_document(text, file="drain.yaml"))
+    assert check_playbook(playbook, BUILT_IN) == ()
+    return playbook
+
+
+def _said(text: str, *before: str, budgets: dict[str, DisruptionBudget] = BUDGETS) -> list[str]:
+    remarks = lint(_parsed(text), BUILT_IN, before=[_parsed(each) for each in before], budgets=budgets)
+    return [str(remark) for remark in remarks]
+
+
+def _edited(*changes: tuple[str, str]) -> str:
+    text = GOOD
+    for old, new in changes:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    return text
+
+
+def test_of_a_good_playbook_there_is_nothing_to_say() -> None:
+    assert _said(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            'if: incident.health == "failed"',
+            'if: incident.health == "dead"',
+            "drain.yaml:5: match.if: is true of no incident of these failure modes: the playbook never runs [error]",
+        ),
+        (
+            'if: incident.health == "failed"',
+            "if: incident.score",
+            "drain.yaml:5: match.if: 'incident.score' gives 0.0, which is neither true nor false",
+        ),
+        (
+            'if: incident.health == "failed"',
+            "if: incident.reason > 3",
+            "drain.yaml:5: match.if: 'incident.reason > 3': ",
+        ),
+        (
+            "with: {grace: '${params.grace}'}",
+            "with: {grace: '${incident.score}'}",
+            "drain.yaml:17: steps[1].with: argument grace: ",
+        ),
+        (
+            "    timeout: 45m",
+            "    timeout: 2h",
+            "drain.yaml:18: steps[1].timeout: 2h can never be used up: the run's deadline is 1h",
+        ),
+        (
+            '{when: "true"}',
+            "{when: incident.score > 0.6}",
+            "drain.yaml:8: approval.when: nobody is asked before node.drain, e.g. for a GpuXid that is failed",
+        ),
+        (
+            '{when: "true"}',
+            "{when: incident.severity}",
+            "drain.yaml:8: approval.when: 'incident.severity' gives 'critical', which is neither true nor false",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_said_with_its_line(old: str, new: str, said: str) -> None:
+    (remark,) = _said(_edited((old, new)))
+    assert remark.startswith(said)
+
+
+def test_a_step_that_no_incident_needs_is_found() -> None:
+    never = '    use: node.cordon\n    if: incident.failure_mode == "GpuFellOffBus"\n'
+    said = "drain.yaml:14: steps[0].if: is true of no incident that the playbook matches: the step never runs [error]"
+    assert said in _said(_edited(("    use: node.cordon\n", never)))
+
+
+def test_work_is_moved_only_after_new_work_is_kept_away() -> None:
+    cordon = "  - id: quarantine\n    use: node.cordon\n    with: {reason: '${incident.reason}'}\n"
+    first, second = _said(_edited((cordon, "")))
+    assert first.startswith("drain.yaml:13: steps[0].use: node.drain without a node.cordon before it")
+    assert second.startswith("drain.yaml:10: resolves_when: contained is seen in the cluster, and no step keeps work")
+
+
+def test_a_cordon_that_is_sometimes_left_out_does_not_count() -> None:
+    sometimes = "    use: node.cordon\n    if: incident.score > 0.6\n"
+    assert any("without a node.cordon" in said for said in _said(_edited(("    use: node.cordon\n", sometimes))))
+
+
+def test_a_playbook_behind_one_that_answers_everything_never_runs() -> None:
+    broad = _edited(("name: drain", "name: broad"), ('  if: incident.health == "failed"\n', ""))
+    (remark,) = _said(GOOD, broad)
+    assert remark.startswith("drain.yaml:4: match.failure_modes: broad answers all of these first")
+    assert _said(GOOD, _edited(("name: drain", "name: narrow"))) == []
+    patient = broad.replace("target: node", "  for: 5m\ntarget: node")
+    assert _said(GOOD, patient) == []
+
+
+def test_a_budget_that_lets_nothing_out_is_named() -> None:
+    (remark,) = _said(GOOD, budgets={**BUDGETS, "budgets.rack": DisruptionBudget(0, 25, 1)})
+    assert "budgets.rack of config.yaml lets no node out of service" in remark
+
+
+def test_tests_are_wanted_and_each_has_a_name_of_its_own() -> None:
+    tests = GOOD[GOOD.index("tests:") :]
+    (remark,) = lint(_parsed(GOOD.replace(tests, "")), BUILT_IN, budgets=BUDGETS)
+    assert (remark.weight, remark.problem.key, remark.problem.text) == (Weight.WARNING, "tests", "it has none")
+    (said,) = _said(GOOD + tests.removeprefix("tests:\n"))
+    assert said.startswith("drain.yaml:23: tests[1].name: another test is named 'it works'")
