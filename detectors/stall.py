@@ -182,7 +182,8 @@ def _judged(frame: Frame, settings: Settings, rows: Ints, waiting: Bools, testim
     for_s = -float(frame.times[since]) if since else _rested_s(frame, rows)
     worked, pause_s = _worked(frame, rows, since, for_s)
     held_s = float(np.median(frame.held_s[rows]))
-    after_s = settings.works_on_after_s if _works_on(frame, rows[~waiting[-1]], since) else settings.stalled_after_s
+    works_on = _works_on(frame, rows, rows[~waiting[-1]], since)
+    after_s = settings.works_on_after_s if works_on else settings.stalled_after_s
     needed = max(after_s, settings.pauses * pause_s) if worked else settings.never_began_after_s
     if for_s < needed - 1.0 or held_s < needed or (not worked and held_s < 2.0 * settings.never_began_after_s):
         return None
@@ -242,10 +243,13 @@ def _work(frame: Frame, rows: Ints) -> Sequence[tuple[Signal, float]]:
     return _WORK if profiled else _WORK_UNPROFILED
 
 
-def _works_on(frame: Frame, others: Ints, since: int) -> bool:
-    """Whether one of the ranks that do not wait does what a stuck one does not: it multiplies matrices."""
-    tensor = frame.window(Signal.TENSOR_ACTIVE, timedelta(hours=1))[since:, others]
-    return bool((np.nan_to_num(tensor).mean(axis=0) > _NO_TENSOR).any()) if tensor.size else False
+def _works_on(frame: Frame, rows: Ints, others: Ints, since: int) -> bool:
+    """Whether one of the ranks that do not wait does what a stuck one does not: it multiplies matrices; where nobody
+    profiles, it moves memory.
+    """
+    signal, least = _work(frame, rows)[0]
+    activity = frame.window(signal, timedelta(hours=1))[since:, others]
+    return bool((np.nan_to_num(activity).mean(axis=0) > least).any()) if activity.size else False
 
 
 def _worked(frame: Frame, rows: Ints, since: int, for_s: float) -> tuple[bool, float]:

@@ -88,5 +88,5 @@ def test_a_rack_is_planned_with_its_meter_and_its_agents(site: Site) -> None:
     where = Component(ComponentKind.RACK, rack="rack-1")
     seen = _preview(site, "cap-rack-power", FailureMode.RACK_POWER_OVER_BUDGET, where)
     assert seen.plan is not None
-    (effect,) = seen.plan.effects
+    effect = seen.plan.effects[0]
     assert "6 GPUs on 3 nodes from 700 W to" in effect.detail

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from healer.domain.finding import FailureMode
-from healer.sim.heat import SLOWDOWN_C
+from healer.sim.heat import MEMORY_LIMIT_C, SLOWDOWN_C
 from healer.sim.knobs import Effect, Knob, Ramp
 from healer.sim.strikes.blow import Blow, Claim, Happening
 
 _ROOM_C, _MODEST_W = 26.0, 410.0  # at which a heat sink that is off brings its GPU to the limit
+_MODEST_CHIP_C, _MODEST_MEMORY_ABOVE_C = 46.0, 7.0  # the same for the memory: how warm the chip is, how much it more
 _DEFAULT_COOLING_SEVERITY = 0.5
 _SLOWS = (FailureMode.JOB_STRAGGLER, FailureMode.GPU_THROTTLED)
 _HOT = (FailureMode.GPU_COOLING_DEGRADED, FailureMode.GPU_THERMAL_LIMIT, *_SLOWS)
@@ -19,7 +20,7 @@ def thermal_limit(blow: Blow) -> Happening:
     effects: tuple[Effect, ...]
     match blow.variant:
         case "memory":
-            factor = blow.graded(5.5, 9.0)
+            factor = (MEMORY_LIMIT_C + blow.graded(2.0, 25.0) - _MODEST_CHIP_C) / _MODEST_MEMORY_ABOVE_C
             effects = (Effect(Knob.MEMORY_RESISTANCE, blow.gpus, factor, blow.at_s, blow.end_s, ramp_s),)
         case "regulator":
             ramp_s = 0.0
