@@ -64,7 +64,9 @@ def _over_budget(frame: Frame, settings: Settings) -> Findings:
     racks = frame.racks
     window = frame.rack_window(timedelta(seconds=settings.window_s))
     # What is added up from feeds may have been read at different times, while load moved from one to another.
-    highest = np.where(_added_up(frame), _second_highest(racks.power_w[-max(len(window), 2) :]), _highest(window))
+    doubtful = _added_up(frame) & ~_alike(frame)[-len(window) :]
+    highest = _highest(np.where(doubtful, np.nan, window))
+    highest = np.fmax(highest, _second_highest(racks.power_w[-max(len(window), 2) :]))
     current = racks.power_w[-1]
 
     health = np.full(len(racks), Health.HEALTHY, dtype=np.int8)
@@ -130,6 +132,7 @@ def _feed_lost(frame: Frame, settings: Settings) -> Findings:
 
 
 _LASTING_TICKS, _WEAK_TICKS = 2, 3
+_SAME_SHARE = 0.03
 
 
 def _shares(frame: Frame) -> Floats:
@@ -198,6 +201,18 @@ def _added_up(frame: Frame) -> Bools:
         np.add.at(total, _racks_of_feeds(frame), np.nan_to_num(racks.feed_w[-1]))
     added: Bools = (total > 0) & np.isclose(total, racks.power_w[-1])
     return added
+
+
+def _alike(frame: Frame) -> Bools:
+    """(n_ticks, n_racks) at which looks all feeds of a rack carried the share that they did at the look before: no load
+    has moved between them.
+    """
+    shares = _shares(frame)
+    alike = np.zeros((len(shares), len(frame.racks)), dtype=np.bool_)
+    alike[1:] = True
+    tick, feed = np.nonzero(np.abs(np.diff(shares, axis=0)) > _SAME_SHARE)
+    alike[tick + 1, _racks_of_feeds(frame)[feed]] = False
+    return alike
 
 
 def _second_highest(window: Floats) -> Floats:
