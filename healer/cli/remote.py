@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import click
 import requests
 
-from healer.cli import incident_text
+from healer.cli import incident_text, run_text
 from healer.cli.options import age, config_option, find_config, json_option, print_table
 from healer.errors import HealerError, Unavailable
 
@@ -214,6 +214,16 @@ def _answer(verb: str, *, summary: str) -> click.Command:
 
 approve = _answer("approve", summary="Approve the plan behind approval ID.")
 deny = _answer("deny", summary="Deny the plan behind approval ID.")
+
+
+@runs.command("explain")
+@click.argument("run_id", metavar="ID")
+@daemon_options
+def explain_run(run_id: str, config_path: Path | None, url: str | None, token: str | None) -> None:
+    """Where run ID stands, what it has done, what holds it back, and what would lift that."""
+    run = run_text.parsed(daemon_of(config_path, url, token).get(f"/api/v1/runs/{run_id}"))
+    for line in run_text.lines(run, datetime.now(UTC)):
+        click.echo(line)
 
 
 @runs.command("cancel")

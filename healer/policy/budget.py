@@ -30,12 +30,17 @@ class DisruptionBudget:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A set of nodes that share a budget, as it stands now."""
+    """A set of nodes that share a budget, as it stands now.
+
+    Attributes:
+        asked: nodes that are in service, and whose taking out awaits a person's answer: an answer must find room.
+    """
 
     name: str
     nodes: frozenset[str]
     out: frozenset[str]
     budget: DisruptionBudget
+    asked: frozenset[str] = frozenset()
 
     @property
     def allowed(self) -> int:
@@ -44,10 +49,11 @@ class Scope:
     def admits(self, more: frozenset[str]) -> bool:
         """Whether `more` nodes may be taken out too. Those that are out already cost nothing again."""
         new = more - self.out
-        return not new or len(self.out | new) <= self.allowed
+        return not new or len(self.out | self.asked | new) <= self.allowed
 
     def __str__(self) -> str:
-        return f"{self.name}: {len(self.out)} of {len(self.nodes)} nodes out, {self.allowed} allowed"
+        asked = f" {len(self.asked - self.out)} more asked about," if self.asked - self.out else ""
+        return f"{self.name}: {len(self.out)} of {len(self.nodes)} nodes out,{asked} {self.allowed} allowed"
 
 
 def scopes_of(
@@ -58,6 +64,7 @@ def scopes_of(
     leaving: frozenset[str],
     fleet_budget: DisruptionBudget,
     rack_budget: DisruptionBudget,
+    asked: frozenset[str] = frozenset(),
 ) -> tuple[Scope, ...]:
     """The scopes that `node` counts in.
 
@@ -65,12 +72,13 @@ def scopes_of(
         racks: node -> rack, as far as known. Where no node has a rack there is no rack scope; a node of unknown rack
             among others that have one is in a rack scope of unknown size.
         leaving: nodes that active runs are taking out, whether or not the scheduler shows it yet.
+        asked: nodes that open questions would take out.
     """
     out = frozenset(name for name, seen in fleet.nodes.items() if not seen.available) | leaving
     everywhere = frozenset(fleet.nodes)
-    scopes = [Scope("fleet", everywhere, out & everywhere, fleet_budget)]
+    scopes = [Scope("fleet", everywhere, out & everywhere, fleet_budget, asked & everywhere)]
     if racks:
         rack = racks.get(node)
         members = frozenset(name for name in everywhere if rack is not None and racks.get(name) == rack)
-        scopes.append(Scope(f"rack {rack or 'unknown'}", members, out & members, rack_budget))
+        scopes.append(Scope(f"rack {rack or 'unknown'}", members, out & members, rack_budget, asked & members))
     return tuple(scopes)

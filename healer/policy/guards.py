@@ -27,6 +27,7 @@ class Situation:
         racks: node -> rack.
         leases: component key -> the run that holds it.
         leaving: nodes that active runs are taking out.
+        asked: nodes that open questions would take out; none for an answer, which comes before questions.
         silenced: why the incident is to be left alone now, if it is.
         run_id: the run on whose behalf is asked; its own leases and cordons do not stand in its way.
     """
@@ -42,6 +43,7 @@ class Situation:
     leaving: frozenset[str]
     fleet_budget: DisruptionBudget
     rack_budget: DisruptionBudget
+    asked: frozenset[str] = frozenset()
     silenced: Silenced | None = None
     run_id: str | None = None
 
@@ -122,7 +124,8 @@ def _budget(plan: Plan, situation: Situation) -> Verdict | None:
     for node in sorted(plan.takes_out):
         for scope in _scopes(node, situation):
             if not scope.admits(plan.takes_out & (scope.nodes or plan.takes_out)):
-                return Verdict(Guard.BUDGET, str(scope), f"a node of {scope.name} returns to service")
+                answered = ", or a question about one is answered" if scope.asked else ""
+                return Verdict(Guard.BUDGET, str(scope), f"a node of {scope.name} returns to service{answered}")
     return None
 
 
@@ -132,6 +135,7 @@ def _scopes(node: str, situation: Situation) -> tuple[Scope, ...]:
         situation.fleet,
         racks=situation.racks,
         leaving=situation.leaving,
+        asked=situation.asked,
         fleet_budget=situation.fleet_budget,
         rack_budget=situation.rack_budget,
     )

@@ -24,6 +24,11 @@ def choose_playbook(
     return None
 
 
+def urgency(incident: Incident) -> tuple[int, datetime, str]:
+    """Where only some can be answered now, the worst come first, and of those the oldest."""
+    return -incident.health, incident.opened_at, incident.id
+
+
 def target_of(incident: Incident, kind: ComponentKind) -> Component | None:
     """The component of that kind that the incident's component belongs to; None if the telemetry does not name it."""
     where = incident.component

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.plan import Plan
@@ -26,6 +27,7 @@ class Docket:
         self.incidents = tuple(incidents)
         self.claims = claims
         self._asking: dict[str, list[str]] = defaultdict(list)  # component key -> the incidents that ask about it
+        self._asked_out: dict[str, frozenset[str]] = {}  # incident -> the nodes that its question would take out
         for incident in self.incidents:
             if incident.state is IncidentState.AWAITING_APPROVAL and incident.plan is not None:
                 self.asked(incident, incident.plan)
@@ -33,11 +35,18 @@ class Docket:
     def asked(self, incident: Incident, plan: Plan) -> None:
         for resource in leases_of(plan):
             self._asking[resource].append(incident.id)
+        self._asked_out[incident.id] = plan.takes_out
 
     def voided(self, incident: Incident) -> None:
         """It asks no longer."""
         for resource in leases_of(incident.plan) if incident.plan is not None else ():
             self._asking[resource] = [other for other in self._asking[resource] if other != incident.id]
+        self._asked_out.pop(incident.id, None)
+
+    @property
+    def claims_with_questions(self) -> Claims:
+        """What counts for whoever would ask, or act unasked: every open question may be answered with yes."""
+        return replace(self.claims, asked=frozenset[str]().union(*self._asked_out.values()))
 
     def started(self, run: Run) -> None:
         self.claims = self.claims.with_run(run)

@@ -82,11 +82,13 @@ class Claims:
         leases: component key -> the run that holds it.
         leaving: nodes that active runs are taking out.
         silences: those that have not ended.
+        asked: nodes that open questions would take out.
     """
 
     leases: Mapping[str, str]
     leaving: frozenset[str]
     silences: tuple[Silence, ...]
+    asked: frozenset[str] = frozenset()
 
     def with_run(self, run: Run) -> Claims:
         held = dict.fromkeys(leases_of(run.plan), run.id)
@@ -151,6 +153,7 @@ class Knowledge:
             racks=self._racks(),
             leases=claims.leases,
             leaving=claims.leaving,
+            asked=claims.asked,
             fleet_budget=self.rules.fleet_budget,
             rack_budget=self.rules.rack_budget,
             silenced=self.silenced(incident, claims),

@@ -26,6 +26,7 @@ from healer.domain.verdict import Guard, Mode
 from healer.errors import HealerError, Rejected, Unavailable
 from healer.policy.correlation import correlate
 from healer.policy.guards import budget_line, first_verdict
+from healer.policy.selection import urgency
 from healer.ports import ApprovalChannel, Clock, Journal
 from healer.runtime.book import Book
 from healer.runtime.docket import Docket, brought_up_to_date
@@ -74,7 +75,7 @@ class Operator:
             changed = correlate(before, findings, frame, clear_after=self.knowledge.rules.clear_after)
             self.book.save_all(changed)
             docket = Docket(brought_up_to_date(before, changed), self.knowledge.claims())
-            for incident in docket.incidents:
+            for incident in sorted(docket.incidents, key=urgency):
                 self._consider(incident, docket)
         self._pin(frame, findings, reading, started)
 
@@ -83,7 +84,11 @@ class Operator:
 
     def _consider(self, incident: Incident, docket: Docket) -> None:
         """Plan for an open incident; check that what was asked is still what would be done."""
-        if incident.state is IncidentState.OPEN:
+        if incident.state is IncidentState.OPEN and incident.healthy_since is not None:
+            # It may be over: it ends by itself, or is answered when it is found again.
+            story = f"nothing is planned: observed healthy since {incident.healthy_since:%H:%M:%S}Z"
+            self.book.save(replace(incident, plan=None, verdict=None, story=story), before=incident)
+        elif incident.state is IncidentState.OPEN:
             self._answer(incident, docket)
         elif incident.state is IncidentState.AWAITING_APPROVAL:
             approval = self.journal.approval(str(incident.approval_id))
@@ -94,7 +99,7 @@ class Operator:
         planned = self._plan(incident)
         plan, verdict = planned.plan, planned.verdict
         if plan is not None:
-            situation = self.knowledge.situation(incident, docket.claims)
+            situation = self.knowledge.situation(incident, docket.claims_with_questions)
             plan = replace(plan, budget=budget_line(plan, situation))
             verdict = verdict or first_verdict(plan, situation) or docket.asked_elsewhere(incident, plan)
         if plan is None or verdict is not None:
@@ -148,7 +153,7 @@ class Operator:
         questions = {approval.id: approval for approval in self.journal.approvals(open_only=True, limit=EVERY)}
         if asking:
             docket = Docket(asking, self.knowledge.claims())
-            for incident in asking:
+            for incident in sorted(asking, key=urgency):
                 # Not every one is among the open: the channel may show an answer before it is acted upon.
                 key = str(incident.approval_id)
                 self._follow_up(incident, questions.get(key) or self.journal.approval(key), docket)

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from healer.domain.finding import Health
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.run import Run, RunState
 from healer.domain.verdict import Guard, Mode
+from healer.policy.selection import urgency
 from healer.runtime.docket import Docket, brought_up_to_date
 from healer.runtime.knowledge import Claims
 from healer.sim.faults import Fault, FaultKind
 from tests.unit.core_samples import START, after, cap, cordon, gpu, incident, node, plan, rack
-from tests.virtual_site import Site
+from tests.virtual_site import ON_CALL, Site
 
 NOBODY = Claims(leases={}, leaving=frozenset(), silences=())
 IDS = ("inc-a", "inc-b", "inc-c")
@@ -89,6 +91,55 @@ def test_what_was_read_is_brought_up_to_date_as_the_journal_would_answer() -> No
     old, new = replace(opened("inc-a"), opened_at=START), replace(opened("inc-b"), opened_at=after(60))
     changed, found = replace(old, story="changed"), replace(opened("inc-c"), opened_at=after(120))
     assert brought_up_to_date([new, old], [changed, found]) == (found, new, changed)
+
+
+# Questions have their place in the budgets
+
+
+def test_a_question_keeps_its_place_until_it_is_voided() -> None:
+    docket = Docket([asking("inc-a", "n1", "n2"), opened("inc-b")], replace(NOBODY, leaving=frozenset({"n9"})))
+    docket.asked(opened("inc-b"), plan(cordon("n3")))
+    assert docket.claims_with_questions.asked == {"n1", "n2", "n3"}
+    assert not docket.claims.asked
+    assert docket.claims_with_questions.leaving == {"n9"}
+    docket.voided(asking("inc-a", "n1", "n2"))
+    assert docket.claims_with_questions.asked == {"n3"}
+
+
+def sick_nodes(site: Site, count: int) -> None:
+    for name in site.fleet.layout.nodes[:count]:
+        site.fleet.inject(Fault(FaultKind.UNCORRECTABLE_ECC, 0, node=name, gpu=0))
+
+
+def test_no_more_is_asked_than_the_budget_would_let_start(tmp_path: Path) -> None:
+    with Site(tmp_path, nodes=8, racks=2) as site:  # of each rack of four, two nodes may be out
+        sick_nodes(site, 8)
+        site.ticks(2)
+        pending = site.pending()
+        assert len(pending) == 4
+        held = [each for each in site.journal.incidents() if each.state is IncidentState.OPEN]
+        assert {str(each.verdict.guard) for each in held if each.verdict is not None} == {"budget"}
+        assert all("more asked about" in each.story for each in held)
+        for approval in pending:
+            site.journal.decide(approval.id, ON_CALL, site.clock.now(), approve=True, reason="yes")
+        site.ticks(3)
+        assert len(site.journal.runs()) == 4, "every one that was approved could start"
+
+
+def test_what_is_denied_makes_room_for_the_next_question(tmp_path: Path) -> None:
+    with Site(tmp_path, nodes=8, racks=2) as site:
+        sick_nodes(site, 8)
+        site.ticks(2)
+        first = site.pending()[0]
+        site.journal.decide(first.id, ON_CALL, site.clock.now(), approve=False, reason="no")
+        site.ticks(2)
+        assert len(site.pending()) == 4
+
+
+def test_the_worst_is_asked_about_first_and_of_those_the_oldest() -> None:
+    warning = replace(opened("inc-w"), health=Health.DEGRADED, opened_at=START)
+    new, old = replace(opened("inc-n"), opened_at=after(60)), replace(opened("inc-o"), opened_at=after(30))
+    assert [each.id for each in sorted([warning, new, old], key=urgency)] == ["inc-o", "inc-n", "inc-w"]
 
 
 # What is read

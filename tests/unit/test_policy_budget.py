@@ -102,6 +102,13 @@ def test_a_rack_is_counted_by_the_nodes_that_the_scheduler_knows() -> None:
     ]
 
 
+def test_what_is_asked_about_has_its_place_and_one_that_is_out_by_now_costs_nothing_more() -> None:
+    scope = Scope("fleet", frozenset("abcd"), frozenset("a"), DisruptionBudget(2, 100.0, 0), asked=frozenset("ab"))
+    assert str(scope) == "fleet: 1 of 4 nodes out, 1 more asked about, 2 allowed"
+    assert scope.admits(frozenset("b"))
+    assert not scope.admits(frozenset("c"))
+
+
 class Admissions(RuleBasedStateMachine):
     """Plans ask one after the other while nodes fail and return; what is admitted never passes a budget."""
 

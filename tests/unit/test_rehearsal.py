@@ -126,6 +126,12 @@ def test_a_finding_that_ends_is_reported_to_be_over(config: Config) -> None:
     )
 
 
+def test_nothing_is_planned_for_what_is_seen_healthy_by_now(config: Config) -> None:
+    told = "incident: {failure_mode: GpuXid, node: gpu-002, lasts: 30s}"
+    held = "events: [{at: 0s, do: cordon, node: gpu-001}, {at: 1m, do: uncordon, node: gpu-001}]"
+    assert _said(_play(config, f"{told}, {held}, expect: {{asked: false, run: none, incident: resolved}}")) == []
+
+
 def test_a_learnt_finding_may_not_take_a_node_out(config: Config) -> None:
     told = "incident: {failure_mode: GpuXid, node: gpu-002, basis: learnt}"
     assert (
