@@ -212,11 +212,16 @@ def _played(one: Played) -> dict[str, object]:
 
 @playbook.command()
 @click.argument("name")
-@click.option("--for", "mode", type=click.Choice([str(mode) for mode in FailureMode], case_sensitive=False))
-@click.option("--node", help="The node; with --gpu, the GPU's.")
-@click.option("--gpu", help="The GPU's index on its node.")
-@click.option("--rack")
-@click.option("--job")
+@click.option(
+    "--for",
+    "mode",
+    type=click.Choice([str(mode) for mode in FailureMode], case_sensitive=False),
+    help="The failure mode. Default: the first that it answers.",
+)
+@click.option("--node", help="The node that it would be about; with --gpu, the GPU's.")
+@click.option("--gpu", help="The GPU that it would be about, by its index on its node.")
+@click.option("--rack", help="The rack that it would be about.")
+@click.option("--job", help="The job that it would be about.")
 @config_option
 @json_option
 def plan(

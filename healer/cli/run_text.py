@@ -34,10 +34,8 @@ def lines(run: RunDetailView, now: datetime) -> Iterator[str]:
 def _about(run: RunDetailView, now: datetime) -> Iterator[tuple[str, str]]:
     yield "state", f"{run.state}, started {_time(run.started_at)}, {age(run.started_at, now)} ago"
     yield "deadline", f"{run.plan.deadline} after its start"
-    yield (
-        "for",
-        run.incident_id + (f", approved as {run.approval_id}" if run.approval_id else ", nobody had to be asked"),
-    )
+    asked = f"approved as {run.approval_id}" if run.approval_id else "nobody had to be asked"
+    yield "for", f"{run.incident_id}, {asked}"
 
 
 def _steps(run: RunDetailView) -> Iterator[tuple[str, str]]:
@@ -45,8 +43,8 @@ def _steps(run: RunDetailView) -> Iterator[tuple[str, str]]:
     for number, step in enumerate(run.plan.steps):
         here = "undoing" if state is RunState.UNDOING else "here"
         done = state is RunState.SUCCEEDED or (state is RunState.RUNNING and number < run.position)
-        where = here if number == run.position and not state.ended else "done" if done else "-"
-        yield "step" if not number else "", f"{where:8}{step.id}: {step.use}"
+        where = f", {here}" if number == run.position and not state.ended else ", done" if done else ""
+        yield "step" if not number else "", f"{step.id}: {step.use}{where}"
 
 
 def _stands(run: RunDetailView, now: datetime) -> Iterator[tuple[str, str]]:
