@@ -142,11 +142,10 @@ class _Past:
     Attributes:
         power_w: (n_slots, n_gpus) unlike any where it tells nothing: unknown, or the load had just changed.
         cool_c: (n_slots, n_gpus) the temperature less what the power adds by the slope; 0 where that is unknown.
-        node_w: (n_slots, n_nodes) of their GPUs on average, NaN where unknown.
-        rack_w: (n_slots, n_racks) the same, 0 where unknown.
+        node_w, rack_w: (n_slots, n_nodes) of the GPUs of the node, and of its rack, on average; NaN where unknown.
         slope: (n_gpus,) kelvins per watt, of the GPU's model.
-        inlet_c: (n_slots, n_racks) of the air that went in, 0 where unknown; no slots if nobody tells.
-        inlet_known: (n_slots, n_racks) 1 where it is known.
+        inlet_c: (n_slots, n_nodes) of the air that went into its rack, 0 where unknown; no slots if nobody tells.
+        inlet_known: (n_slots, n_nodes) 1 where it is known.
     """
 
     power_w: Singles
@@ -171,7 +170,9 @@ def _excess(frame: Frame) -> _Excess:
     half = len(powers) // 2
     told &= _settled(_mean(powers[half:]), _mean(powers[:half]), _LARGEST_CHANGE_ALONE)  # a load that swings does not
 
-    past = frame.past.once("cooling", lambda: _past(frame))
+    nodes = frame.nodes.groups
+    # The axis is kept beside, so that no other one can come to have its identity.
+    _, past = frame.past.once(f"cooling {id(nodes)}", lambda: (nodes, _past(frame)))
     alike = _alike(frame, past, power, node)
     told &= alike.count >= _FEWEST_ALIKE
     count = np.where(told, alike.count, np.nan)
@@ -181,7 +182,7 @@ def _excess(frame: Frame) -> _Excess:
     colder = np.zeros(n)
     if len(past.inlet_c):
         inlets = _mean(frame.nodes.signals.window(NodeSignal.INLET_TEMPERATURE, _NOW))
-        inlet = frame.racks.groups.spread(_of_racks(frame, inlets))
+        inlet = nodes.spread(_of_their_racks(frame, inlets))
         colder = np.nan_to_num(inlet * alike.inlet_count - alike.inlet_c) / count
     warmer = temperature - past.slope * power - alike.cool_c / count - colder
     return _Excess(np.where(told, warmer, np.nan), doubt, air, power, temperature)
@@ -205,7 +206,7 @@ class _Alike:
 
 def _alike(frame: Frame, past: _Past, power_w: Floats, node_w: Floats) -> _Alike:
     sums = np.zeros((6, len(power_w)))
-    node, rack = frame.nodes.groups.of_gpu, frame.racks.groups.of_gpu
+    node = frame.nodes.groups.of_gpu
     for first in range(0, len(power_w), _BLOCK):
         gpus = slice(first, first + _BLOCK)
         then_w = past.power_w[:, gpus]
@@ -213,9 +214,9 @@ def _alike(frame: Frame, past: _Past, power_w: Floats, node_w: Floats) -> _Alike
         node_then_w = _spread(past.node_w, node[gpus], then_w)
         alike &= np.abs(node_then_w - node_w[gpus].astype(np.float32)) <= _ALIKE_W
         picked = alike.astype(np.float32)
-        told = [past.cool_c[:, gpus], then_w, _spread(past.rack_w, rack[gpus], then_w)]
+        told = [past.cool_c[:, gpus], then_w, _spread(past.rack_w, node[gpus], then_w)]
         if len(past.inlet_c):
-            told += [_spread(each, rack[gpus], np.zeros_like(then_w)) for each in (past.inlet_c, past.inlet_known)]
+            told += [_spread(each, node[gpus], np.zeros_like(then_w)) for each in (past.inlet_c, past.inlet_known)]
         sums[0, gpus] = picked.sum(axis=0)
         for number, each in enumerate(told, start=1):
             sums[number, gpus] = np.einsum("sg,sg->g", picked, each)
@@ -223,19 +224,20 @@ def _alike(frame: Frame, past: _Past, power_w: Floats, node_w: Floats) -> _Alike
 
 
 def _spread(of_groups: Singles, of_gpu: Ints, otherwise: Singles) -> Singles:
-    """(n_slots, n) of `of_groups` (n_slots, n_groups) what each GPU's group has; `otherwise` for a GPU in none."""
+    """(n_slots, n) of `of_groups` (n_slots, n_groups) what each GPU's group has; `otherwise` for a GPU in none, and
+    where that is unknown.
+    """
     if not of_groups.shape[1]:
         return otherwise
     spread = of_groups[:, np.maximum(of_gpu, 0)]
-    alone = of_gpu < 0
-    if alone.any():
-        spread[:, alone] = otherwise[:, alone]
-    return spread
+    alone = np.isnan(spread) | (of_gpu < 0)
+    return np.where(alone, otherwise, spread) if alone.any() else spread
 
 
-def _of_racks(frame: Frame, of_nodes: Floats) -> Floats:
-    """(n_racks,) the median over their nodes of `of_nodes` (n_nodes,), counted by GPUs; NaN where unknown."""
-    return frame.racks.groups.medians(frame.nodes.groups.spread(of_nodes))
+def _of_their_racks(frame: Frame, of_nodes: Floats) -> Floats:
+    """(n_nodes,) of `of_nodes` (n_nodes,) the median over the rack of each node, counted by GPUs; NaN where unknown."""
+    of_racks = frame.racks.groups.medians(frame.nodes.groups.spread(of_nodes))
+    return np.append(of_racks, np.nan)[frame.rack_of_nodes]  # the last stands for none
 
 
 def _settled(now_w: Floats | Singles, before_w: Floats | Singles, times: float = 1.0) -> Bools:
@@ -253,7 +255,7 @@ def _past(frame: Frame) -> _Past:
     power, temperature = frame.past.mean(Signal.POWER), frame.past.mean(Signal.GPU_TEMPERATURE)
     slots = min(len(power), len(temperature))
     power, temperature = power[:slots], temperature[:slots]
-    node, rack = (_means(groups, power) for groups in (frame.nodes.groups, frame.racks.groups))
+    node, rack = _means(frame, power)
     around = _spread(node, frame.nodes.groups.of_gpu, power)
     told = ~np.isnan(temperature)
     told[1:] &= _settled(power[1:], power[:-1], _LARGEST_CHANGE_ALONE) & _settled(around[1:], around[:-1])
@@ -261,26 +263,29 @@ def _past(frame: Frame) -> _Past:
     told[:1] = False
     slope = _slopes(power, temperature, frame.gpus.peers)
     cool = np.where(told, temperature - slope.astype(np.float32) * power, np.float32(0))
-    inlet = np.empty((0, len(frame.racks)), dtype=np.float32)
+    inlet = np.empty((0, len(frame.nodes)), dtype=np.float32)
     if len(frame.nodes.inlet_past_c) == slots and np.isfinite(frame.nodes.inlet_past_c).any():
-        inlet = np.array([_of_racks(frame, row) for row in frame.nodes.inlet_past_c], dtype=np.float32)
+        inlet = np.array([_of_their_racks(frame, row) for row in frame.nodes.inlet_past_c], dtype=np.float32)
     return _Past(
         power_w=np.where(told, power, _UNLIKE_ANY_W),
         cool_c=cool,
         node_w=node,
-        rack_w=np.nan_to_num(rack),
+        rack_w=rack,
         slope=slope,
         inlet_c=np.nan_to_num(inlet),
         inlet_known=(~np.isnan(inlet)).astype(np.float32),
     )
 
 
-def _means(groups: GroupAxis, slots: Singles) -> Singles:
-    """(n_slots, n_groups) of `slots` (n_slots, n_gpus)."""
-    means = np.empty((len(slots), len(groups)), dtype=np.float32)
+def _means(frame: Frame, slots: Singles) -> tuple[Singles, Singles]:
+    """(n_slots, n_nodes) of `slots` (n_slots, n_gpus) the mean of each node, and of its rack."""
+    nodes, racks, rack = frame.nodes.groups, frame.racks.groups, frame.rack_of_nodes
+    of_nodes, of_racks = (np.empty((len(slots), len(nodes)), dtype=np.float32) for _ in range(2))
     for number, slot in enumerate(slots):
-        means[number] = groups.means(slot.astype(np.float64))
-    return means
+        watts = slot.astype(np.float64)
+        of_nodes[number] = nodes.means(watts)
+        of_racks[number] = np.append(racks.means(watts), np.nan)[rack]  # the last stands for none
+    return of_nodes, of_racks
 
 
 def _slopes(power: Singles, temperature: Singles, peers: Ints) -> Floats:
