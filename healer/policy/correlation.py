@@ -52,7 +52,13 @@ def correlate(
 
 def _roots(found: Mapping[str, Finding], live: Mapping[str, Incident], frame: Frame) -> dict[str, str]:
     cases = []
-    told = {s.key: s.found_at for incident in live.values() for s in incident.symptoms if s.found_at is not None}
+    # Of a cause that was away for a while, what it has explained before counts from its return.
+    told = {
+        symptom.key: max(symptom.found_at, incident.found_at)
+        for incident in live.values()
+        for symptom in incident.symptoms
+        if symptom.found_at is not None
+    }
     for key, finding in found.items():
         first = live[key].found_at if key in live and not live[key].gone else told.get(key, frame.at)
         culprit = frozenset[int]() if finding.culprit is None else rows_of(finding.culprit, frame)

@@ -136,6 +136,20 @@ def test_a_fault_that_is_back_is_explained_by_what_began_with_its_return() -> No
     assert life.open() == [(Mode.GPU_COOLING_DEGRADED, "gpu/U0-1")]
 
 
+def test_a_cause_that_is_back_explains_what_it_has_explained_before() -> None:
+    hot, throttled = sick(Mode.GPU_THERMAL_LIMIT, gpu_at(0, 1)), sick(Mode.GPU_THROTTLED, gpu_at(0, 1))
+    cool = [all_well(Mode.GPU_THERMAL_LIMIT), all_well(Mode.GPU_THROTTLED)]
+    life = FleetLife()
+    life.look(0, hot, throttled)
+    for seconds in range(30, 1500, 30):
+        life.look(seconds, judgements=cool)
+    life.look(1500, hot)
+    for seconds in range(1530, 1800, 30):
+        life.look(seconds, hot, throttled)
+        assert life.open() == [(Mode.GPU_THERMAL_LIMIT, "gpu/U0-1")]
+    assert len(life.incidents) == 1
+
+
 def test_a_silence_does_not_let_a_fault_that_is_over_stand_for_ever() -> None:
     life = Life()
     life.turn(0, found(finding(GPU)))
