@@ -9,7 +9,8 @@ Thirty days of 336 GPUs, as by default, take about an hour on two cores.
 
 An incident is right, late or false as benchmarks/judging.py says. `precision` is of all incidents those that are right;
 a late one counts against it as a false one does. `recall` is of all faults those that got their right name. Latency is
-from the fault's onset, which creeping faults do not show at once. With --json the last line has the figures.
+from the fault's onset, which creeping faults do not show at once. Two scrapes are two samples: where the exporter
+collects more rarely than it is scraped, its collections count. With --json the last line has the figures.
 """
 
 from __future__ import annotations
@@ -57,10 +58,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one day."""
+    """Of one day.
+
+    Attributes:
+        sample_s: how often there is news of a GPU: every scrape, or every collection of the exporter if that is rarer.
+    """
 
     seed: int
-    scrape_s: float
+    sample_s: float
     gpu_days: float
     incidents: tuple[Judged, ...]
     faults: tuple[Found, ...]
@@ -94,7 +99,8 @@ def outcome_of(seed: int, nodes: int, config: Config) -> Outcome:
     cases = live_through(day, config)
     incidents, faults = judge(cases, day.truths, day.look_alikes, where_of(day))
     days = day.duration / timedelta(days=1)
-    return Outcome(seed, day.style.scrape_s, day.layout.n_gpus * days, tuple(incidents), tuple(faults))
+    sample_s = max(day.style.scrape_s, day.style.collect_s)
+    return Outcome(seed, sample_s, day.layout.n_gpus * days, tuple(incidents), tuple(faults))
 
 
 def where_of(day: Day) -> Where:
@@ -115,10 +121,10 @@ def where_of(day: Day) -> Where:
 
 def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     incidents = [one for outcome in outcomes for one in outcome.incidents]
-    faults = [(found, outcome.scrape_s) for outcome in outcomes for found in outcome.faults]
+    faults = [(found, outcome.sample_s) for outcome in outcomes for found in outcome.faults]
     gpu_days = sum(outcome.gpu_days for outcome in outcomes)
     verdicts = Counter(one.verdict for one in incidents)
-    hard = [(found, scrape_s) for found, scrape_s in faults if found.truth.hard]
+    hard = [(found, sample_s) for found, sample_s in faults if found.truth.hard]
     culprits = [found.culprit_right for found, _ in faults if found.truth.failure_mode is FailureMode.JOB_STALLED]
     return {
         "fleet_days": len(outcomes),
@@ -149,7 +155,7 @@ def _of_mode(
     mode: FailureMode, incidents: Sequence[Judged], faults: Sequence[tuple[Found, float]], gpu_days: float
 ) -> dict[str, Any]:
     named = [one for one in incidents if one.case.last.failure_mode is mode]
-    own = [(found, scrape_s) for found, scrape_s in faults if found.truth.failure_mode is mode]
+    own = [(found, sample_s) for found, sample_s in faults if found.truth.failure_mode is mode]
     verdicts = Counter(one.verdict for one in named)
     return {
         "faults": len(own),
@@ -213,7 +219,7 @@ def _shown(outcome: Outcome, only: str | None) -> Iterator[str]:
             how = "missed" if found.latency is None else "misplaced"
             yield f"{outcome.seed} {how}: {_fault(found)} culprit {found.truth.culprit}"
     for found in outcome.faults:
-        late = found.latency is not None and found.latency.total_seconds() > 2 * outcome.scrape_s
+        late = found.latency is not None and found.latency.total_seconds() > 2 * outcome.sample_s
         if found.truth.hard and late and only in {None, found.truth.failure_mode}:
             yield f"{outcome.seed} slow: {_fault(found)} took {found.latency}"
 

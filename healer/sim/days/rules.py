@@ -99,6 +99,7 @@ _SEEN_BY: Mapping[tuple[FaultKind, str], str] = {
     (FaultKind.ROW_REMAP_PENDING, "flag_only"): "remap_pending",
     (FaultKind.ROW_REMAP_FAILED, "flag_only"): "remap_failed",
     (FaultKind.THERMAL_LIMIT, "regulator"): "clock_reasons",
+    (FaultKind.NVLINK_DOWN, "xid_74"): "nvlink_state",  # the XID alone says that the link errs, not that it is down
     (FaultKind.NVLINK_DOWN, "state_only"): "nvlink_state",
     (FaultKind.NVLINK_DOWN, "errors_first"): "nvlink_state",
     (FaultKind.PCIE_DEGRADED, "width"): "pcie_width",
