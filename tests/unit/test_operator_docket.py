@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from healer.domain.finding import Health
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.run import Run, RunState
 from healer.domain.verdict import Guard, Mode
-from healer.policy.selection import urgency
 from healer.runtime.docket import Docket, brought_up_to_date
 from healer.runtime.knowledge import Claims
 from healer.sim.faults import Fault, FaultKind
@@ -134,12 +132,6 @@ def test_what_is_denied_makes_room_for_the_next_question(tmp_path: Path) -> None
         site.journal.decide(first.id, ON_CALL, site.clock.now(), approve=False, reason="no")
         site.ticks(2)
         assert len(site.pending()) == 4
-
-
-def test_the_worst_is_asked_about_first_and_of_those_the_oldest() -> None:
-    warning = replace(opened("inc-w"), health=Health.DEGRADED, opened_at=START)
-    new, old = replace(opened("inc-n"), opened_at=after(60)), replace(opened("inc-o"), opened_at=after(30))
-    assert [each.id for each in sorted([warning, new, old], key=urgency)] == ["inc-o", "inc-n", "inc-w"]
 
 
 # What is read

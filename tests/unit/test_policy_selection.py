@@ -9,11 +9,11 @@ from datetime import timedelta
 import pytest
 
 from healer.domain.component import Component, ComponentKind
-from healer.domain.finding import FailureMode
+from healer.domain.finding import FailureMode, Health
 from healer.domain.playbook import Playbook, Scalar
 from healer.errors import Rejected
-from healer.policy.selection import choose_playbook, target_of
-from tests.unit.core_samples import Says, after, gpu, incident, playbook, rack
+from healer.policy.selection import choose_playbook, target_of, urgency
+from tests.unit.core_samples import START, Says, after, gpu, incident, playbook, rack
 
 
 @dataclass(frozen=True)
@@ -83,3 +83,10 @@ def test_the_target_is_what_the_component_belongs_to(kind: ComponentKind, target
 @pytest.mark.parametrize("kind", [ComponentKind.NODE, ComponentKind.RACK, ComponentKind.JOB])
 def test_where_the_telemetry_names_no_owner_there_is_no_target(kind: ComponentKind) -> None:
     assert target_of(incident(gpu(node=None, rack=None, job=None)), kind) is None
+
+
+def test_the_worst_is_answered_first_and_of_those_the_oldest() -> None:
+    found = replace(incident(gpu("A")), health=Health.FAILED)
+    warning = replace(found, id="inc-w", health=Health.DEGRADED, opened_at=START)
+    new, old = replace(found, id="inc-n", opened_at=after(60)), replace(found, id="inc-o", opened_at=after(30))
+    assert [each.id for each in sorted([warning, new, old], key=urgency)] == ["inc-o", "inc-n", "inc-w"]
