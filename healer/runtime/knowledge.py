@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -103,7 +103,7 @@ class Knowledge:
         self._clock = clock
         self._frame: Frame | None = None
         self._racks_seen: dict[str, str] = {}
-        self._fleet = Fleet(as_of=clock.now(), problem="not asked yet")
+        self._fleet = _not_asked(clock.now())
         self._racks_told: tuple[Fleet, Mapping[str, str], Mapping[str, str]] = (self._fleet, self._racks_seen, {})
 
     def learn(self, frame: Frame) -> None:
@@ -160,6 +160,10 @@ class Knowledge:
             run_id=None if run is None else run.id,
         )
 
+    def forget_fleet(self) -> None:
+        """The next question goes to the scheduler, however lately it was asked."""
+        self._fleet = _not_asked(self._clock.now())
+
     def fleet(self) -> Fleet:
         """The scheduler's nodes, at most a few seconds old; a failed question is a problem, not an empty fleet."""
         now = self._clock.now()
@@ -189,3 +193,7 @@ class Knowledge:
             return None
         age_s = self._frame.age_of(incident.component)
         return None if np.isnan(age_s) else self._clock.now() - self._frame.at + timedelta(seconds=age_s)
+
+
+def _not_asked(at: datetime) -> Fleet:
+    return Fleet(as_of=at, problem="not asked yet")

@@ -86,8 +86,8 @@ class Operator:
         """Plan for an open incident; check that what was asked is still what would be done."""
         if incident.state is IncidentState.OPEN and incident.healthy_since is not None:
             # It may be over: it ends by itself, or is answered when it is found again.
-            story = f"nothing is planned: observed healthy since {incident.healthy_since:%H:%M:%S}Z"
-            self.book.save(replace(incident, plan=None, verdict=None, story=story), before=incident)
+            story = f"nothing is done now: observed healthy since {incident.healthy_since:%H:%M:%S}Z"
+            self.book.save(replace(incident, story=story), before=incident)
         elif incident.state is IncidentState.OPEN:
             self._answer(incident, docket)
         elif incident.state is IncidentState.AWAITING_APPROVAL:
@@ -215,6 +215,9 @@ class Operator:
             looked = self.executor.look(run, self.knowledge.world())
             with self.deciding:
                 self.book.save_run(looked, before=run)
+                if looked.state.ended:
+                    # From now on only the scheduler says which nodes it has out: what was read before it says less.
+                    self.knowledge.forget_fleet()
             # The journal has the person's newest word: a cancellation may have come in during the look.
             run = self.journal.run(run.id)
 
