@@ -5,7 +5,7 @@
 Every day is a fleet with racks, jobs and habits of its own, drawn from its seed, with faults of all kinds and with what
 only looks like one (`healer/sim/days`). Its readings go through the window, the detectors and the correlation that the
 daemon and `healer backtest` use, with the settings of the reference deployment; only the racks' budgets are the site's.
-Thirty days of 336 GPUs, as by default, take about an hour on two cores.
+Thirty days of 336 GPUs, as by default, take 36 minutes on two idle cores.
 
 An incident is right, late or false as benchmarks/judging.py says. `precision` is of all incidents those that are right;
 a late one counts against it as a false one does. `recall` is of all faults those that got their right name. Latency is
