@@ -73,6 +73,14 @@ def test_incidents_of_gpus_end_when_their_node_takes_them_over() -> None:
     assert life.open() == [(BRAKE, "node/n2")]
 
 
+def test_a_part_that_the_whole_was_not_put_together_from_keeps_its_own_incident() -> None:
+    life = FleetLife()
+    life.look(0, sick(BRAKE, gpu_at(2, 7)))
+    life.become(IncidentState.REMEDIATING)
+    life.look(30, *(sick(BRAKE, gpu_at(2, i)) for i in range(6)))  # and of the last one nobody says anything
+    assert life.open() == [(BRAKE, "gpu/U2-7"), (BRAKE, "node/n2")]
+
+
 def test_incidents_of_nodes_end_when_their_rack_takes_them_over() -> None:
     life = FleetLife()
     life.look(0, *(sick(GONE, NODE[i]) for i in range(2)))
