@@ -57,14 +57,15 @@ class Settings:
 
 
 def detect(frame: Frame, settings: Settings) -> Findings:
-    return _over_budget(frame, settings) + _feed_lost(frame, settings)
+    shares = _shares(frame)
+    return _over_budget(frame, settings, shares) + _feed_lost(frame, settings, shares)
 
 
-def _over_budget(frame: Frame, settings: Settings) -> Findings:
+def _over_budget(frame: Frame, settings: Settings, shares: Floats) -> Findings:
     racks = frame.racks
     window = frame.rack_window(timedelta(seconds=settings.window_s))
     # What is added up from feeds may have been read at different times, while load moved from one to another.
-    doubtful = _added_up(frame) & ~_alike(frame)[-len(window) :]
+    doubtful = _added_up(frame) & ~_alike(frame, shares)[-len(window) :]
     highest = _highest(np.where(doubtful, np.nan, window))
     highest = np.fmax(highest, _second_highest(racks.power_w[-max(len(window), 2) :]))
     current = racks.power_w[-1]
@@ -84,11 +85,10 @@ def _over_budget(frame: Frame, settings: Settings) -> Findings:
     return findings(MODES[0], ComponentKind.RACK, health, racks.components, describe)
 
 
-def _feed_lost(frame: Frame, settings: Settings) -> Findings:
+def _feed_lost(frame: Frame, settings: Settings, shares: Floats) -> Findings:
     racks = frame.racks
     measured = ~np.isnan(racks.power_w[-1])
     blind = _meter_blind(frame, settings)
-    shares = _shares(frame)
     dead, doubtful = _dead_feeds(frame, shares, settings)
     weak = _weak_feeds(frame, shares, settings) & ~dead
     of_feed = [racks.rows[f"rack/{feed.rack}"] for feed in racks.feeds]
@@ -203,11 +203,10 @@ def _added_up(frame: Frame) -> Bools:
     return added
 
 
-def _alike(frame: Frame) -> Bools:
+def _alike(frame: Frame, shares: Floats) -> Bools:
     """(n_ticks, n_racks) at which looks all feeds of a rack carried the share that they did at the look before: no load
     has moved between them.
     """
-    shares = _shares(frame)
     alike = np.zeros((len(shares), len(frame.racks)), dtype=np.bool_)
     alike[1:] = True
     tick, feed = np.nonzero(np.abs(np.diff(shares, axis=0)) > _SAME_SHARE)

@@ -69,17 +69,10 @@ def _positive(span: timedelta) -> timedelta:
 
 _AS_TEXT = WithJsonSchema({"type": "string", "pattern": rf"^({_DURATION.pattern})+$", "examples": ["30s", "1h30m"]})
 
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(parse_duration),
-    AfterValidator(_positive),
-    PlainSerializer(format_duration),
-    _AS_TEXT,
-]
-
-
 Delay = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration), _AS_TEXT]
 """A duration that may be nought."""
+
+Duration = Annotated[Delay, AfterValidator(_positive)]
 
 Moment = Annotated[datetime, BeforeValidator(parse_moment)]
 

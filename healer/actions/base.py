@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
 from healer.domain.component import Component, ComponentKind
@@ -156,24 +155,17 @@ class Ledger:
         self.save(replace(record, state=state, settled_at=self.clock.now(), detail=detail))
 
 
-class Risk(StrEnum):
-    """What a verb costs those who work on its target."""
-
-    NOTHING = "nothing"
-    SLOWS = "slows"  # work goes on, more slowly
-    DISRUPTS = "disrupts"  # work is moved, or starts again; undoing does not give it back
-
-
 class Action(Protocol):
     """One verb. `arguments` is an instance of its `Arguments`; all I/O goes through the world's ports.
 
     Attributes:
+        disrupts: work on its target is moved, or starts again, and undoing does not give it back.
         keeps_work_away: after it, no new work comes to its node.
     """
 
     name: ClassVar[str]
     target: ClassVar[ComponentKind]
-    risk: ClassVar[Risk]
+    disrupts: ClassVar[bool]
     keeps_work_away: ClassVar[bool]
 
     @property

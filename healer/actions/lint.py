@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from healer.actions.base import Risk, Verbs
+from healer.actions.base import Verbs
 from healer.actions.registry import bound_arguments
 from healer.content.expressions import variables_of
 from healer.content.playbooks import tests_of
@@ -115,7 +115,7 @@ class _Linter:
         for number, step in enumerate(self.playbook.steps):
             verb = self.verbs[step.use]
             quarantined |= verb.keeps_work_away and step.condition is None
-            if verb.risk is Risk.DISRUPTS and verb.target is ComponentKind.NODE and not quarantined:
+            if verb.disrupts and verb.target is ComponentKind.NODE and not quarantined:
                 text = f"{step.use} without a node.cordon before it: what it moves may come back at once"
                 self._error(("steps", number, "use"), text, "add a step with node.cordon, without an if, before it")
         if self.playbook.resolves_when is ResolvesWhen.CONTAINED and not quarantined:
@@ -126,7 +126,7 @@ class _Linter:
         when = self.playbook.approval.when
         asked = self._true_of(when, ("approval", "when"))
         unasked = [sample for sample in self.samples if sample not in asked]
-        risky = [step for step in self.playbook.steps if self.verbs[step.use].risk is Risk.DISRUPTS]
+        risky = [step for step in self.playbook.steps if self.verbs[step.use].disrupts]
         if risky and unasked:
             text = f"nobody is asked before {risky[0].use}, e.g. for {_named(unasked[0])}"
             self._warning(("approval", "when"), text, '"true" asks always')

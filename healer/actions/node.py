@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from healer.actions.base import Ledger, NotNow, Proposal, Risk, World
+from healer.actions.base import Ledger, NotNow, Proposal, World
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import Disposition, Workload
 from healer.domain.plan import Effect
@@ -27,7 +27,7 @@ class Cordon:
 
     name: ClassVar[str] = "node.cordon"
     target: ClassVar[ComponentKind] = ComponentKind.NODE
-    risk: ClassVar[Risk] = Risk.NOTHING
+    disrupts: ClassVar[bool] = False
     keeps_work_away: ClassVar[bool] = True
 
     class Arguments(Section):
@@ -81,7 +81,7 @@ class Drain:
 
     name: ClassVar[str] = "node.drain"
     target: ClassVar[ComponentKind] = ComponentKind.NODE
-    risk: ClassVar[Risk] = Risk.DISRUPTS
+    disrupts: ClassVar[bool] = True
     keeps_work_away: ClassVar[bool] = False
 
     class Arguments(Section):

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from healer.actions.base import Ledger, Proposal, Risk, World
+from healer.actions.base import Ledger, Proposal, World
 from healer.actions.caps import (
     NodeCap,
     caps_of,
@@ -52,7 +52,7 @@ class Cap:
 
     name: ClassVar[str] = "power.cap"
     target: ClassVar[ComponentKind] = ComponentKind.RACK
-    risk: ClassVar[Risk] = Risk.SLOWS
+    disrupts: ClassVar[bool] = False
     keeps_work_away: ClassVar[bool] = False
     Arguments: ClassVar[type[_CapArguments]] = _CapArguments
 
@@ -107,7 +107,7 @@ class Hold:
 
     name: ClassVar[str] = "power.hold"
     target: ClassVar[ComponentKind] = ComponentKind.RACK
-    risk: ClassVar[Risk] = Risk.SLOWS
+    disrupts: ClassVar[bool] = False
     keeps_work_away: ClassVar[bool] = False
 
     class Arguments(Section):
@@ -161,7 +161,7 @@ class Restore:
 
     name: ClassVar[str] = "power.restore"
     target: ClassVar[ComponentKind] = ComponentKind.RACK
-    risk: ClassVar[Risk] = Risk.NOTHING
+    disrupts: ClassVar[bool] = False
     keeps_work_away: ClassVar[bool] = False
 
     class Arguments(Section):

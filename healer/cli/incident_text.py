@@ -8,10 +8,9 @@ from typing import Any
 
 import msgspec
 
-from healer.cli.options import age, one_line
+from healer.cli.options import age, one_line, view_of
 from healer.domain.component import Component, ComponentKind
 from healer.domain.incident import IncidentState
-from healer.errors import HealerError
 from healer.runtime.web.views import ComponentView, EvidenceView, IncidentView, PlanView
 
 COLUMNS = ("ID", "AGE", "SEVERITY", "STATE", "FAILURE", "COMPONENT", "CULPRIT", "JOBS", "SYMPTOMS", "STORY")
@@ -20,13 +19,8 @@ _MOST_JOBS = 2  # in a cell
 
 
 def parsed(item: dict[str, Any]) -> IncidentView:
-    """Raises HealerError if the daemon is of a version that says less of an incident than this one asks for."""
-    try:
-        return msgspec.convert(item, IncidentView)
-    except msgspec.ValidationError as error:
-        raise HealerError(
-            f"the daemon describes incidents in another way, is it of another version? {error}"
-        ) from error
+    """Raises HealerError if the daemon is of another version."""
+    return view_of(item, IncidentView, what="incidents")
 
 
 def row(incident: IncidentView, now: datetime) -> tuple[str, ...]:

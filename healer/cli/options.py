@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import healer
 from healer.config import Config, load_config
+from healer.errors import HealerError
 from healer.schema import parse_duration, parse_moment
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_View = TypeVar("_View", bound=msgspec.Struct)
 _SYSTEM_CONFIG = Path("/etc/healer/config.yaml")
 _WIDE = 1000
 
@@ -82,6 +85,14 @@ def reference_folder() -> Path:
     package = Path(healer.__file__).parent
     inside = package / "_reference"
     return inside if inside.is_dir() else package.parent
+
+
+def view_of(item: dict[str, Any], kind: type[_View], *, what: str) -> _View:
+    """An item of the daemon's API. Raises HealerError if the daemon's version says less of it than is asked for."""
+    try:
+        return msgspec.convert(item, kind)
+    except msgspec.ValidationError as error:
+        raise HealerError(f"the daemon describes {what} in another way, is it of another version? {error}") from error
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:

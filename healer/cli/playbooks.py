@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -15,15 +15,15 @@ import msgspec
 import healer
 from healer.actions.lint import Remark, Weight, lint
 from healer.actions.playbook_schema import document_schema
-from healer.actions.registry import BUILT_IN, check_playbook
+from healer.actions.registry import BUILT_IN
 from healer.adapters.journal.sql import SqlJournal
 from healer.cli import serve
 from healer.cli.options import config_option, find_config, json_option, one_line
 from healer.cli.scaffold import scaffold
 from healer.config import Config
-from healer.content.playbooks import load_playbooks, parse_playbook
-from healer.documents import read_document
-from healer.domain.component import Component, ComponentKind
+from healer.content.playbooks import parse_playbook
+from healer.documents import Document, parse_document, read_document
+from healer.domain.component import Component
 from healer.domain.finding import FailureMode
 from healer.domain.playbook import Playbook
 from healer.errors import HealerError, InvalidDocument, NotFound, Problem
@@ -32,8 +32,10 @@ from healer.runtime.knowledge import Outside
 from healer.runtime.outside import build_cluster, build_power, build_source, build_topology
 from healer.runtime.preview import Preview, preview
 from healer.runtime.web.views import plan_view
-from healer.runtime.wiring import Content, WallClock, budgets_of, load_content
+from healer.runtime.wiring import Content, WallClock, budgets_of, checked, detectors_of, playbooks_of
 from healer.schema import format_duration
+
+_MODE = click.Choice([str(mode) for mode in FailureMode], case_sensitive=False)
 
 
 @click.group()
@@ -49,8 +51,7 @@ def _chosen(names: Sequence[str], config: Config) -> tuple[tuple[Playbook, ...],
 
     Raises InvalidDocument, NotFound.
     """
-    settings = config.playbooks
-    deployed = load_playbooks(settings.path, params=settings.params, disabled=settings.disabled, check=_checked)
+    deployed = playbooks_of(config)
     if not names:
         return deployed, deployed
     by_name = {each.name: each for each in deployed}
@@ -59,23 +60,20 @@ def _chosen(names: Sequence[str], config: Config) -> tuple[tuple[Playbook, ...],
         if name in by_name:
             chosen.append(by_name[name])
         elif Path(name).is_file():
-            chosen.append(_of_file(Path(name)))
+            chosen.append(_valid(read_document(Path(name))))
         else:
             known = ", ".join(by_name) or "none"
-            raise NotFound("playbook", f"{name} is neither a file nor in {settings.path}, which has {known}")
+            raise NotFound("playbook", f"{name} is neither a file nor in {config.playbooks.path}, which has {known}")
     return tuple(chosen), deployed
 
 
-def _of_file(path: Path) -> Playbook:
-    found = parse_playbook(read_document(path))
-    problems = check_playbook(found, BUILT_IN)
+def _valid(document: Document) -> Playbook:
+    """Raises InvalidDocument."""
+    found = parse_playbook(document)
+    problems = checked(found)
     if problems:
         raise InvalidDocument(*problems)
     return found
-
-
-def _checked(found: Playbook) -> Iterable[Problem]:
-    return check_playbook(found, BUILT_IN)
 
 
 # Writing
@@ -86,7 +84,7 @@ def _checked(found: Playbook) -> Iterable[Problem]:
 @click.option(
     "--for",
     "mode",
-    type=click.Choice([str(mode) for mode in FailureMode], case_sensitive=False),
+    type=_MODE,
     required=True,
     help="The failure mode that it answers.",
 )
@@ -100,13 +98,9 @@ def new(name: str, mode: str, config_path: Path | None) -> None:
     if path.exists():
         raise HealerError(f"{path} is there already; nothing was written")
     text = scaffold(name, FailureMode(mode))
+    _valid(parse_document(text, file=str(path)))  # the name may be none
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    try:
-        _of_file(path)
-    except InvalidDocument:
-        path.unlink()
-        raise
     click.echo(f"wrote {path}; now: healer playbook lint {name} and healer playbook rehearse {name}")
 
 
@@ -152,8 +146,7 @@ def _before(one: Playbook, deployed: Sequence[Playbook]) -> tuple[Playbook, ...]
 
 
 def _remark(remark: Remark) -> dict[str, object]:
-    problem = remark.problem
-    return {"weight": str(remark.weight), **_problem(problem)}
+    return {"weight": str(remark.weight), **_problem(remark.problem)}
 
 
 def _problem(problem: Problem) -> dict[str, object]:
@@ -170,10 +163,10 @@ def rehearse_playbooks(names: tuple[str, ...], config_path: Path | None, *, verb
     serve.log_to_stderr(logging.CRITICAL)  # the transcript says what happened
     config = find_config(config_path)
     chosen, _ = _chosen(names, config)
-    content = load_content(config)
+    detectors = detectors_of(config)
     played: list[Played] = []
     for each in chosen:
-        for one in rehearse(each, config, content):
+        for one in rehearse(each, config, detectors):
             played.append(one)
             if not as_json:
                 _tell(one, verbose=verbose)
@@ -215,7 +208,7 @@ def _played(one: Played) -> dict[str, object]:
 @click.option(
     "--for",
     "mode",
-    type=click.Choice([str(mode) for mode in FailureMode], case_sensitive=False),
+    type=_MODE,
     help="The failure mode. Default: the first that it answers.",
 )
 @click.option("--node", help="The node that it would be about; with --gpu, the GPU's.")
@@ -278,16 +271,10 @@ def _journal(url: str) -> Iterator[SqlJournal]:
 
 
 def _component(node: str | None, gpu: str | None, rack: str | None, job: str | None) -> Component:
-    kinds = [
-        (ComponentKind.GPU, gpu),
-        (ComponentKind.NODE, node),
-        (ComponentKind.RACK, rack),
-        (ComponentKind.JOB, job),
-    ]
-    kind = next((kind for kind, name in kinds if name is not None), None)
-    if kind is None or (gpu is not None and node is None):
+    where = Component.finest(rack=rack, node=node, gpu=gpu, job=job)
+    if where is None or (gpu is not None and node is None):
         raise click.UsageError("say what it would be about: --node, --node with --gpu, --rack or --job")
-    return Component(kind, rack=rack, node=node, gpu=gpu, job=job)
+    return where
 
 
 def _shown(chosen: Playbook, seen: Preview) -> Iterator[str]:
@@ -301,7 +288,7 @@ def _shown(chosen: Playbook, seen: Preview) -> Iterator[str]:
             yield f"  {effect}"
         for text in seen.plan.impediments:
             yield f"  slowed down: {text}"
-        yield f"  budget: {seen.budget}"
+        yield f"  budget: {seen.plan.budget}"
         yield f"  a person is asked first: {'yes' if seen.plan.needs_approval else 'no'}"
     for verdict in seen.verdicts:
         yield f"  held back: {verdict}"
@@ -313,5 +300,4 @@ def _previewed(seen: Preview) -> dict[str, object]:
         "verdicts": [
             {"guard": str(each.guard), "message": each.message, "lifts": each.lifts} for each in seen.verdicts
         ],
-        "budget": seen.budget,
     }

@@ -6,23 +6,17 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from healer.cli.incident_text import named
-from healer.cli.options import age, one_line
+from healer.cli.options import age, one_line, view_of
 from healer.domain.run import RunState
-from healer.errors import HealerError
 from healer.runtime.web.record_views import RunDetailView
 
 _HELD = "held: "
 
 
 def parsed(item: dict[str, Any]) -> RunDetailView:
-    """Raises HealerError if the daemon is of a version that says less of a run than this one asks for."""
-    try:
-        return msgspec.convert(item, RunDetailView)
-    except msgspec.ValidationError as error:
-        raise HealerError(f"the daemon describes runs in another way, is it of another version? {error}") from error
+    """Raises HealerError if the daemon is of another version."""
+    return view_of(item, RunDetailView, what="runs")
 
 
 def lines(run: RunDetailView, now: datetime) -> Iterator[str]:

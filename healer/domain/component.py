@@ -28,6 +28,20 @@ class Component:
     job: str | None = None
     link: str | None = None
 
+    @classmethod
+    def finest(
+        cls, *, rack: str | None = None, node: str | None = None, gpu: str | None = None, job: str | None = None
+    ) -> Component | None:
+        """What the names are about, the finest of them: a GPU rather than its node; None if there is no name."""
+        kinds = (
+            (ComponentKind.GPU, gpu),
+            (ComponentKind.NODE, node),
+            (ComponentKind.RACK, rack),
+            (ComponentKind.JOB, job),
+        )
+        kind = next((kind for kind, name in kinds if name is not None), None)
+        return None if kind is None else cls(kind, rack=rack, node=node, gpu=gpu, job=job)
+
     @property
     def key(self) -> str:
         """What makes two findings speak of the same component. A GPU is its UUID: indices and labels churn."""

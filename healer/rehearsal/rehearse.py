@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from healer.config import Config
+from healer.content.detectors import Detector
 from healer.content.playbook_tests import Expected, PlaybookTest, SimulatedFault
 from healer.content.playbooks import tests_of
 from healer.documents import Document, KeyPath, nearest
@@ -17,7 +18,6 @@ from healer.domain.playbook import Playbook
 from healer.errors import InvalidDocument, Problem
 from healer.rehearsal.stage import Stage
 from healer.rehearsal.virtual import START
-from healer.runtime.wiring import Content
 from healer.sim.faults import Fault, FaultKind, objections
 from healer.sim.layout import Layout, build_layout
 
@@ -37,11 +37,11 @@ class Played:
     took: timedelta
 
 
-def rehearse(playbook: Playbook, config: Config, content: Content) -> Iterator[Played]:
+def rehearse(playbook: Playbook, config: Config, detectors: Sequence[Detector]) -> Iterator[Played]:
     """Play every test of the playbook. Raises InvalidDocument for a test that names what there is not.
 
     Args:
-        content: whose detectors have to find what the test breaks.
+        detectors: those that have to find what a test breaks.
     """
     document, tests = tests_of(playbook)
     problems = [
@@ -54,7 +54,7 @@ def rehearse(playbook: Playbook, config: Config, content: Content) -> Iterator[P
     for number, test in enumerate(tests):
         with tempfile.TemporaryDirectory(prefix="healer-rehearsal-") as folder:
             faults = [_fault(said) for said in test.faults]
-            stage = Stage(Path(folder), playbook, test, faults, config, content)
+            stage = Stage(Path(folder), playbook, test, faults, config, detectors)
             try:
                 stage.play()
                 unmet = [_problem(document, number, *each) for each in _unmet(test.expect, stage)]
@@ -131,7 +131,7 @@ def _unmet(expect: Expected, stage: Stage) -> Iterator[tuple[KeyPath, str]]:
     if expect.asked not in {None, asked}:
         yield ("asked",), f"{'a person' if asked else 'nobody'} was asked; {story}"
     yield from _other_ends(expect, stage, incident, story)
-    happened = tuple(dict.fromkeys(line for _, line in stage.effects))
+    happened = tuple(dict.fromkeys(stage.effects))
     if expect.effects not in {None, happened}:
         yield ("effects",), f"were {', '.join(happened) or 'none'}; {_difference(happened, expect.effects or ())}"
     for name, wanted in expect.nodes.items():

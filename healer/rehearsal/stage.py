@@ -15,6 +15,7 @@ from pathlib import Path
 from healer.adapters.journal.sql import SqlJournal
 from healer.adapters.simulated_cluster import SimulatedCluster, Verb
 from healer.config import Config
+from healer.content.detectors import Detector
 from healer.content.playbook_tests import Answer, Deed, Event, PlaybookTest, Told
 from healer.domain.approval import ApprovalState, Person
 from healer.domain.component import Component, ComponentKind
@@ -47,21 +48,12 @@ class _Told:
     def __init__(self, told: Told, layout: Layout) -> None:
         self._told = told
         rack = told.rack if told.node is None else layout.rack_of(told.node)
-        kind = next(
-            kind
-            for kind, name in (
-                (ComponentKind.GPU, told.gpu),
-                (ComponentKind.NODE, told.node),
-                (ComponentKind.RACK, told.rack),
-                (ComponentKind.JOB, told.job),
-            )
-            if name is not None
-        )
-        uuid = None
-        if told.gpu is not None and told.node is not None:
-            uuid = layout.uuids[layout.gpu_index(told.node, told.gpu)]
         gpu = None if told.gpu is None else str(told.gpu)
-        self._component = Component(kind, rack=rack, node=told.node, gpu=gpu, uuid=uuid, job=told.job)
+        component = Component.finest(rack=rack, node=told.node, gpu=gpu, job=told.job)
+        assert component is not None  # the test is refused else
+        if told.gpu is not None and told.node is not None:
+            component = replace(component, uuid=layout.uuids[layout.gpu_index(told.node, told.gpu)])
+        self._component = component
 
     def findings(self, frame: Frame, now: datetime) -> Findings:
         told, since = self._told, now - START
@@ -94,7 +86,7 @@ class Stage:
     test: PlaybookTest
     faults: Sequence[Fault]
     config: Config
-    content: Content
+    detectors: Sequence[Detector]
     clock: VirtualClock = field(default_factory=VirtualClock)
     fleet: SimulatedFleet = field(init=False)
     cluster: SimulatedCluster = field(init=False)
@@ -102,7 +94,7 @@ class Stage:
     telemetry: FleetTelemetry = field(init=False)
     journal: SqlJournal = field(init=False)
     operator: Operator = field(init=False)
-    effects: list[tuple[datetime, str]] = field(default_factory=list)
+    effects: list[str] = field(default_factory=list)
     _happened: list[tuple[datetime, str]] = field(default_factory=list)
     _starts: int = 0
     _seen: tuple[int, int] = (0, 0)  # how many of the cluster's and of the agents' changes are in `effects`
@@ -115,7 +107,7 @@ class Stage:
             {node: layout.rack_of(node) for node in layout.nodes},
             clock=self.clock,
             termination=_TERMINATION,
-            gpus_per_node=max(site.gpus, 1),
+            gpus_per_node=site.gpus,
         )
         for each in self.test.workloads:
             for _ in range(each.count):
@@ -134,11 +126,11 @@ class Stage:
         self.journal.lead(f"rehearsal-{self._starts}", self.clock.now(), _LEASE)
         config = _config(self.config, self.test)
         told = self.test.incident
-        params = {**self.playbook.params, **{k: v for k, v in self.test.params.items() if k in self.playbook.params}}
+        params = {**self.playbook.params, **self.test.params}
         self.operator = build_operator(
             config,
             content=Content(
-                detectors=self.content.detectors if self.faults else (),
+                detectors=tuple(self.detectors) if self.faults else (),
                 models=(),
                 playbooks=(replace(self.playbook, params=params),),
             ),
@@ -220,13 +212,11 @@ class Stage:
     # What came of it
 
     def _note_effects(self) -> None:
-        now = self.clock.now()
         of_cluster, of_power = self._seen
         for effect in self.cluster.effects[of_cluster:]:
-            line = f"evict {effect.of}" if effect.verb is Verb.EVICT else f"{effect.verb} {effect.node}"
-            self.effects.append((effect.at, line))
+            self.effects.append(f"evict {effect.of}" if effect.verb is Verb.EVICT else f"{effect.verb} {effect.node}")
         for node, limits_w in self.power.asked[of_power:]:
-            self.effects.append((now, f"limit {node}" if limits_w else f"restore {node}"))
+            self.effects.append(f"limit {node}" if limits_w else f"restore {node}")
         self._seen = len(self.cluster.effects), len(self.power.asked)
 
     def incident(self) -> Incident | None:

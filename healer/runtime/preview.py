@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from healer.actions.registry import BUILT_IN
@@ -27,13 +27,11 @@ class Preview:
     """Attributes:
     plan: None if the playbook does not answer such an incident, or cannot be planned.
     verdicts: everything that would speak against acting on it now.
-    budget: what it takes from which budget.
     """
 
     incident: Incident
     plan: Plan | None
     verdicts: tuple[Verdict, ...]
-    budget: str
 
 
 def preview(
@@ -60,11 +58,11 @@ def preview(
     # As if the mode were act: whether it is says the guard.
     planned = Planner((playbook,), BUILT_IN).plan(incident, knowledge.world(), Mode.ACT)
     if planned.plan is None:
-        return Preview(incident, None, () if planned.verdict is None else (planned.verdict,), "")
+        return Preview(incident, None, () if planned.verdict is None else (planned.verdict,))
     situation = knowledge.situation(incident, knowledge.claims())
     spoken = [planned.verdict, *(guard(planned.plan, situation) for guard in GUARDS)]
     verdicts = tuple(verdict for verdict in spoken if verdict is not None)
-    return Preview(incident, planned.plan, verdicts, budget_line(planned.plan, situation))
+    return Preview(incident, replace(planned.plan, budget=budget_line(planned.plan, situation)), verdicts)
 
 
 def _incident(mode: FailureMode, where: Component, now: datetime) -> Incident:

@@ -45,28 +45,32 @@ class Content:
 def load_content(config: Config) -> Content:
     """Detectors, models and playbooks of the deployment. Raises InvalidDocument with the problems of all of them."""
     problems: list[Problem] = []
-    detectors = _collected(
-        lambda: load_detectors(
-            config.detectors.path, settings=config.detectors.settings, disabled=config.detectors.disabled
-        ),
-        problems,
-    )
+    detectors = _collected(lambda: detectors_of(config), problems)
     models = _collected(
         lambda: load_models(config.models.path, settings=config.models.settings, disabled=config.models.disabled),
         problems,
     )
-    playbooks = _collected(
-        lambda: load_playbooks(
-            config.playbooks.path,
-            params=config.playbooks.params,
-            disabled=config.playbooks.disabled,
-            check=lambda playbook: check_playbook(playbook, BUILT_IN),
-        ),
-        problems,
-    )
+    playbooks = _collected(lambda: playbooks_of(config), problems)
     if problems:
         raise InvalidDocument(*problems)
     return Content(tuple(detectors), tuple(models), tuple(playbooks))
+
+
+def detectors_of(config: Config) -> tuple[Detector, ...]:
+    """Those of the deployment. Raises InvalidDocument."""
+    settings = config.detectors
+    return load_detectors(settings.path, settings=settings.settings, disabled=settings.disabled)
+
+
+def playbooks_of(config: Config) -> tuple[Playbook, ...]:
+    """Those of the deployment, in the order in which they are asked. Raises InvalidDocument."""
+    settings = config.playbooks
+    return load_playbooks(settings.path, params=settings.params, disabled=settings.disabled, check=checked)
+
+
+def checked(playbook: Playbook) -> tuple[Problem, ...]:
+    """What is wrong with a playbook that only the verbs can tell."""
+    return check_playbook(playbook, BUILT_IN)
 
 
 def _collected(load: Callable[[], Sequence[_T]], problems: list[Problem]) -> Sequence[_T]:

@@ -67,9 +67,12 @@ def test_a_playbook_that_is_there_is_not_overwritten(deployment: Path) -> None:
     assert (deployment / "playbooks" / "xid.yaml").read_text() == "mine"
 
 
-def test_a_name_that_is_none_leaves_nothing_behind(deployment: Path) -> None:
-    assert _healer("new", "My Book", "--for", "GpuXid").exit_code != 0
+@pytest.mark.parametrize("name", ["My Book", "a/b", "../b"])
+def test_a_name_that_is_none_leaves_nothing_behind(deployment: Path, name: str) -> None:
+    before = sorted(deployment.rglob("*"))
+    assert _healer("new", name, "--for", "GpuXid").exit_code != 0
     assert [*(deployment / "playbooks").iterdir()] == []
+    assert sorted(deployment.rglob("*")) == before
 
 
 def test_a_test_that_fails_is_told_with_what_happened(deployment: Path) -> None:

@@ -39,6 +39,24 @@ def test_a_component_has_one_key_and_one_name(component: Component, key: str, re
     assert str(component) == reads
 
 
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        ({"rack": "r1", "node": "n1", "gpu": "0", "job": "j1"}, ComponentKind.GPU),
+        ({"rack": "r1", "node": "n1", "job": "j1"}, ComponentKind.NODE),
+        ({"rack": "r1", "job": "j1"}, ComponentKind.RACK),
+        ({"job": "j1"}, ComponentKind.JOB),
+    ],
+)
+def test_names_are_about_the_finest_of_them(names: dict[str, str], kind: ComponentKind) -> None:
+    component = Component.finest(**names)
+    assert component == Component(kind, **names)
+
+
+def test_no_name_is_about_nothing() -> None:
+    assert Component.finest() is None
+
+
 def test_a_gpu_is_its_uuid_wherever_it_is() -> None:
     assert gpu("A", "n1").key == gpu("A", "n2", rack="r9", job=None).key
     assert gpu("A", "n1").key != gpu("B", "n1").key

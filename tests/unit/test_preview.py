@@ -53,7 +53,7 @@ def test_the_effects_are_those_of_the_moment_and_nothing_happens(site: Site) -> 
     ]
     assert seen.plan.needs_approval
     assert seen.verdicts == ()
-    assert "rack rack-1: 0 of 3 nodes out, 1 allowed" in seen.budget
+    assert "rack rack-1: 0 of 3 nodes out, 1 allowed" in seen.plan.budget
     assert site.cluster.effects == ()
     assert site.journal.incidents() == ()
 

@@ -14,7 +14,6 @@ from healer.documents import parse_document
 from healer.domain.playbook import Playbook
 from healer.errors import InvalidDocument
 from healer.rehearsal.rehearse import Played, rehearse
-from healer.runtime.wiring import Content
 
 ROOT = Path(__file__).parents[2]
 QUARANTINE = """\
@@ -49,7 +48,7 @@ def _playbook(*tests: str) -> Playbook:
 
 
 def _play(config: Config, test: str) -> Played:
-    (played,) = rehearse(_playbook(test), config, Content((), (), ()))
+    (played,) = rehearse(_playbook(test), config, ())
     return played
 
 
@@ -162,7 +161,7 @@ def test_a_learnt_finding_may_not_take_a_node_out(config: Config) -> None:
 )
 def test_a_test_that_names_what_there_is_not_is_refused(config: Config, test: str, said: str) -> None:
     with pytest.raises(InvalidDocument) as caught:
-        next(rehearse(_playbook(f"{test}, expect: {{run: none}}"), config, Content((), (), ())))
+        next(rehearse(_playbook(f"{test}, expect: {{run: none}}"), config, ()))
     assert said in str(caught.value)
 
 

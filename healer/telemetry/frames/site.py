@@ -174,28 +174,22 @@ class _Rows(Generic[K]):
 
 
 class _Names:
-    """Which of the names that exporters use is which of our nodes; looked up again when there are new ones."""
+    """Which of the names that exporters use is which of our nodes; looked up again when either change."""
 
     def __init__(self) -> None:
         self._ours: tuple[Component, ...] = ()
-        self._found: dict[str, str] = {}
-        self._asked: frozenset[str] = frozenset()
-        self._theirs: tuple[str, ...] | None = None
+        self._theirs: tuple[str, ...] = ()
         self._rows: Ints = np.empty(0, dtype=np.int64)
 
     def rows_of(self, groups: GroupAxis, theirs: Sequence[str]) -> Ints:
         """(n_groups,) where each node stands in `theirs`; -1 for one that is not there."""
         theirs = (*theirs,)
-        if groups.components is self._ours and theirs == self._theirs:
-            return self._rows
-        asked = frozenset(theirs)
-        if groups.components is not self._ours or asked != self._asked:
+        if groups.components is not self._ours or theirs != self._theirs:
             ours = [str(component.node) for component in groups.components]
-            self._found, _ = matched(ours, asked) if asked else ({}, ())
-            self._ours, self._asked = groups.components, asked
-        places = {name: place for place, name in enumerate(theirs)}
-        names = (self._found.get(str(component.node), "") for component in groups.components)
-        self._theirs, self._rows = theirs, np.array([places.get(name, -1) for name in names], dtype=np.int64)
+            found, _ = matched(ours, theirs)
+            places = {name: place for place, name in enumerate(theirs)}
+            self._rows = np.array([places.get(found.get(name, ""), -1) for name in ours], dtype=np.int64)
+            self._ours, self._theirs = groups.components, theirs
         return self._rows
 
 
