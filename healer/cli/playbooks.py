@@ -253,8 +253,9 @@ def plan(
     if as_json:
         click.echo(json.dumps(_previewed(seen), indent=2))
     else:
-        for line in _shown(chosen, seen):
-            click.echo(one_line(line))
+        click.echo(one_line(f"{chosen.name} on a {seen.incident.failure_mode} of {seen.incident.component}:"))
+        for line in _shown(seen):
+            click.echo(f"  {one_line(line)}")
 
 
 @contextlib.contextmanager
@@ -277,21 +278,20 @@ def _component(node: str | None, gpu: str | None, rack: str | None, job: str | N
     return where
 
 
-def _shown(chosen: Playbook, seen: Preview) -> Iterator[str]:
-    yield f"{chosen.name} on a {seen.incident.failure_mode} of {seen.incident.component}:"
+def _shown(seen: Preview) -> Iterator[str]:
     if seen.plan is None and not seen.verdicts:
-        yield "  it does not answer such an incident: see match in its file"
+        yield "it does not answer such an incident: see match in its file"
     if seen.plan is not None:
         if not seen.plan.effects:
-            yield "  nothing: the world is as it would leave it"
+            yield "nothing: the world is as it would leave it"
         for effect in seen.plan.effects:
-            yield f"  {effect}"
+            yield str(effect)
         for text in seen.plan.impediments:
-            yield f"  slowed down: {text}"
-        yield f"  budget: {seen.plan.budget}"
-        yield f"  a person is asked first: {'yes' if seen.plan.needs_approval else 'no'}"
+            yield f"slowed down: {text}"
+        yield f"budget: {seen.plan.budget}"
+        yield f"a person is asked first: {'yes' if seen.plan.needs_approval else 'no'}"
     for verdict in seen.verdicts:
-        yield f"  held back: {verdict}"
+        yield f"held back: {verdict}"
 
 
 def _previewed(seen: Preview) -> dict[str, object]:

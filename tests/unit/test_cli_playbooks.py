@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from healer.actions.registry import BUILT_IN
 from healer.cli import cli
 from healer.domain.finding import FailureMode
 from healer.errors import HealerError
+from healer.sim.fleet import SimulatedFleet
+from healer.sim.server import FleetServer
 
 ROOT = Path(__file__).parents[2]
 ANSWERABLE = [mode for mode in FailureMode if not mode.startswith("Job") and mode is not FailureMode.TELEMETRY_LOST]
@@ -136,3 +141,23 @@ def test_a_plan_needs_a_component_and_a_fleet(deployment: Path) -> None:
     path = deployment / "config.yaml"
     path.write_text(path.read_text() + "telemetry: {source: simulator}\n")
     assert "there is no real fleet" in str(_healer("plan", "xid", "--node", "a").exception)
+
+
+def test_a_plan_for_a_live_fleet_names_its_effects_and_who_would_speak(deployment: Path) -> None:
+    shutil.copy(ROOT / "playbooks" / "cap-rack-power.yaml", deployment / "playbooks")
+    with FleetServer(SimulatedFleet(racks=1, nodes=2, gpus=2)) as server:
+        path = deployment / "config.yaml"
+        more = {
+            "telemetry": {"source": "scrape", "scrape": {"discovery": f"{server.url}/sd"}},
+            "topology": {"rack_budget_watts": {"default": 2000}},
+            "power": {"agent_url": f"{server.url}/agents/{{node}}/power"},
+        }
+        path.write_text(path.read_text() + yaml.safe_dump(more))
+        command = [sys.executable, "-m", "healer", "playbook", "plan", "cap-rack-power", "--rack", "rack-1"]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    title, *lines = ended.stdout.splitlines()
+    assert title == "cap-rack-power on a RackPowerOverBudget of rack rack-1:"
+    assert lines[0].startswith("  cap power rack rack-1 (4 GPUs on 2 nodes from 700 W to ")
+    assert "  a person is asked first: no" in lines
+    assert lines[-1] == "  held back: mode: mode is observe: nothing acts (lifts when mode is set to recommend or act)"
+    assert not [*deployment.glob("*.db*")], "and nothing is left behind"
