@@ -96,8 +96,10 @@ def detect(frame: Frame, settings: Settings) -> Findings:
     health = np.full(len(frame.jobs), Health.UNKNOWN, dtype=np.int8)
     found: dict[int, _Found] = {}
     covered = -frame.times[0] >= 0.9 * _NOW.total_seconds() if len(frame.times) else False
-    for work in _WORK if len(frame.jobs) and covered else ():
-        rows, paces = _paces(frame, work, (health == Health.UNKNOWN) & (frame.jobs.sizes >= _FEWEST_RANKS))
+    measured = _measured(frame, _held_s(frame))
+    wanted = (frame.jobs.sizes >= _FEWEST_RANKS) & (measured.sum(axis=0) >= _FEWEST_SLOTS)
+    for work in _WORK if covered else ():
+        rows, paces = _paces(frame, work, wanted & (health == Health.UNKNOWN), measured)
         health[rows] = Health.HEALTHY
         for row, pace in zip(rows.tolist(), paces.tolist(), strict=True):
             if pace > 1.0 - settings.slower:
@@ -120,20 +122,26 @@ def detect(frame: Frame, settings: Settings) -> Findings:
     return findings(MODES[0], ComponentKind.JOB, health, frame.jobs.components, describe, basis=Basis.LEARNT)
 
 
-def _paces(frame: Frame, work: Signal, wanted: Bools) -> tuple[Ints, Floats]:
+def _held_s(frame: Frame) -> Floats:
+    """(n_jobs,) for how many seconds all its GPUs have had each."""
+    held_s, there = np.full(len(frame.jobs), np.inf), frame.jobs.of_gpu >= 0
+    np.minimum.at(held_s, frame.jobs.of_gpu[there], frame.held_s[there])
+    return held_s
+
+
+def _paces(frame: Frame, work: Signal, wanted: Bools, measured: Bools) -> tuple[Ints, Floats]:
     """(m,) the rows of those of the `wanted` jobs (n_jobs,) of which it can be said how much they do, and how much that
     is against the hours before.
+
+    Args:
+        measured: (n_slots, n_jobs) which slots tell that.
     """
     jobs, slots, (rest, least) = frame.jobs, frame.past.mean(work), _WORK[work]
     none = np.empty(0, dtype=np.int64), np.empty(0)
-    if work not in frame.signals or len(slots) < _FEWEST_SLOTS:
+    if work not in frame.signals or len(slots) < _FEWEST_SLOTS or not wanted.any():
         return none
-    there = np.flatnonzero(jobs.of_gpu >= 0)
-    held = np.full(len(jobs), np.inf)
-    np.minimum.at(held, jobs.of_gpu[there], frame.held_s[there])
-    measured = _measured(frame, held)
     seen = jobs.count(frame.current & ~np.isnan(frame.latest(work)))
-    rows = np.flatnonzero(wanted & (seen == jobs.sizes) & (measured.sum(axis=0) >= _FEWEST_SLOTS))
+    rows = np.flatnonzero(wanted & (seen == jobs.sizes))
     if not len(rows):
         return none
     gangs = _Gangs.of(jobs, rows)
