@@ -79,7 +79,7 @@ class Settings:
     lost_after_s: float = 180.0
     all_lost_after_s: float = 300.0
     unreachable_after_s: float = 60.0
-    fields_lost_after_s: float = 300.0
+    fields_lost_after_s: float = 180.0
     most: float = 0.5
 
 

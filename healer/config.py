@@ -404,9 +404,25 @@ class BudgetSettings(Section):
     at_least: Annotated[int, Field(ge=0)] = 1
 
 
+class BreakerSettings(BudgetSettings):
+    """When so many nodes ask to be taken out at once that the nodes are not what is wrong, and a person must look.
+
+    Attributes:
+        max_nodes, max_percent, at_least: as of a budget; more nodes than these open the breaker.
+        together: so many nodes of one rack, power feed or leaf switch open it too; 0 for never.
+        within: counted are the nodes of incidents that were opened within this time.
+    """
+
+    max_percent: Annotated[float, Field(ge=0, le=100)] = 5.0
+    at_least: Annotated[int, Field(ge=0)] = 3
+    together: Annotated[int, Field(ge=0)] = 4
+    within: Duration = timedelta(minutes=10)
+
+
 class BudgetsSettings(Section):
     fleet: BudgetSettings = BudgetSettings()
     rack: BudgetSettings = BudgetSettings(max_nodes=2, max_percent=25.0)
+    breaker: BreakerSettings = BreakerSettings()
 
 
 class SlackSettings(Section):

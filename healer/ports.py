@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from healer.domain.approval import Approval, Person
+from healer.domain.breaker import Trip
 from healer.domain.finding import Findings
 from healer.domain.fleet import GpuPower, Node, Workload
 from healer.domain.frame import Frame
@@ -172,6 +173,10 @@ class ApprovalChannel(Protocol):
         """Show the answer in place of the question."""
         ...
 
+    def warn(self, trip: Trip) -> None:
+        """Say that the breaker has opened."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
@@ -223,6 +228,12 @@ class Transaction(Protocol):
         ...
 
     def save_effect(self, effect: EffectRecord) -> None: ...
+
+    def add_trip(self, trip: Trip) -> None: ...
+
+    def change_trip(self, trip_id: str, change: Callable[[Trip], Trip]) -> Trip:
+        """As `change_approval`: a person may reset the breaker while its trip is being announced."""
+        ...
 
     def audit(
         self,
@@ -291,6 +302,14 @@ class Journal(Protocol):
 
     def expire_silence(self, silence_id: str, person: Person, now: datetime, reason: str) -> Silence:
         """End it now, with its audit line. Raises NotFound; Conflict if it has ended."""
+        ...
+
+    def trips(self, *, limit: int = 1000) -> tuple[Trip, ...]:
+        """Of the breaker, newest first: it is open if the first one is."""
+        ...
+
+    def reset_breaker(self, person: Person, now: datetime, reason: str) -> Trip:
+        """Close it, with the audit line. Raises Conflict if it is not open."""
         ...
 
     def effects(self, run_id: str) -> tuple[EffectRecord, ...]:

@@ -15,6 +15,7 @@ from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.config import Config
 from healer.content.detectors import Detector
 from healer.domain.approval import Approval, ApprovalState, Person
+from healer.domain.breaker import Trip
 from healer.domain.finding import FailureMode
 from healer.domain.fleet import Workload
 from healer.domain.incident import Incident
@@ -104,12 +105,14 @@ class RecordingChannel:
 
     Attributes:
         asked, closed: the ids of approvals, in order.
+        warned: the ids of the breaker's trips, in order.
         down: does not answer.
     """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.closed: list[tuple[str, ApprovalState]] = []
+        self.warned: list[str] = []
         self.down = False
 
     def ask(self, approval: Approval, incident: Incident) -> str:
@@ -124,6 +127,11 @@ class RecordingChannel:
         if self.down:
             raise Unavailable("channel", "did not answer")
         self.closed.append((approval.id, approval.state))
+
+    def warn(self, trip: Trip) -> None:
+        if self.down:
+            raise Unavailable("channel", "did not answer")
+        self.warned.append(trip.id)
 
 
 class Site:

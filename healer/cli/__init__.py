@@ -8,7 +8,7 @@ import sys
 import click
 
 from healer import __version__
-from healer.cli import demo, deployment, history, models, playbooks, remote, serve, silences, simulate, xid
+from healer.cli import breaker, demo, deployment, history, models, playbooks, remote, serve, silences, simulate, xid
 from healer.errors import HealerError, InvalidDocument
 
 
@@ -38,6 +38,7 @@ for command in (
     remote.approve,
     remote.deny,
     silences.silence,
+    breaker.breaker,
     playbooks.playbook,
     models.model,
     xid.xid,

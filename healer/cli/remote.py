@@ -80,6 +80,7 @@ def status(config_path: Path | None, url: str | None, token: str | None, *, as_j
         "open_incidents": sum(i["state"] not in {"resolved", "escalated"} for i in incidents),
         "escalated_incidents": sum(i["state"] == "escalated" for i in incidents),
         "waiting_for_approval": sum(a["state"] == "pending" for a in approvals),
+        "breaker": "open" if daemon.get("/api/v1/breaker?limit=1")["open"] else "closed",
         "active_runs": sum(r["ended_at"] is None for r in runs),
     }
     if as_json:

@@ -68,8 +68,8 @@ class Run:
     approval_id: None for a plan that needed none.
     position: program counter: the index of the step that is being run, or undone.
     cause: why it is being undone or has failed.
-    held_since: since when a silence holds its next effect; None while none does.
-    held: how long silences have held it before: time that does not count against it.
+    held_since: since when a silence or the breaker holds its next effect; None while neither does.
+    held: how long they have held it before: time that does not count against it.
     """
 
     id: str

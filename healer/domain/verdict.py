@@ -9,6 +9,7 @@ from enum import StrEnum
 class Guard(StrEnum):
     MODE = "mode"
     SILENCE = "silence"
+    BREAKER = "breaker"
     BASIS = "basis"
     FRESHNESS = "freshness"
     TARGET = "target"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
+from healer.domain.breaker import Trip
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis
 from healer.domain.fleet import Fleet
@@ -29,6 +30,7 @@ class Situation:
         leaving: nodes that active runs are taking out.
         asked: nodes that open questions would take out; none for an answer, which comes before questions.
         silenced: why the incident is to be left alone now, if it is.
+        trip: that of the breaker, while it is open.
         run_id: the run on whose behalf is asked; its own leases and cordons do not stand in its way.
     """
 
@@ -45,12 +47,18 @@ class Situation:
     rack_budget: DisruptionBudget
     asked: frozenset[str] = frozenset()
     silenced: Silenced | None = None
+    trip: Trip | None = None
     run_id: str | None = None
 
 
 def first_verdict(plan: Plan, situation: Situation) -> Verdict | None:
     """The first reason not to act, in the order of GUARDS; None if nothing speaks against it."""
     return next((verdict for guard in GUARDS if (verdict := guard(plan, situation)) is not None), None)
+
+
+def is_demand(plan: Plan, situation: Situation) -> bool:
+    """Whether the plan takes nodes out, and waits for nothing but its turn: what the breaker counts."""
+    return bool(plan.takes_out) and all(guard(plan, situation) is None for guard in _OF_THE_PLAN)
 
 
 def leases_of(plan: Plan) -> tuple[str, ...]:
@@ -75,6 +83,16 @@ def _silence(_plan: Plan, situation: Situation) -> Verdict | None:
     if situation.silenced is None:
         return None
     return Verdict(Guard.SILENCE, str(situation.silenced), f"{situation.silenced.source} ends or is expired")
+
+
+def _breaker(plan: Plan, situation: Situation) -> Verdict | None:
+    trip = situation.trip
+    if trip is None or not plan.takes_out:
+        return None
+    opened = f"{trip.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return Verdict(
+        Guard.BREAKER, f"open since {opened}: {trip.reason}", "a person closes it: healer breaker reset --reason TEXT"
+    )
 
 
 def _basis(plan: Plan, situation: Situation) -> Verdict | None:
@@ -141,12 +159,6 @@ def _scopes(node: str, situation: Situation) -> tuple[Scope, ...]:
     )
 
 
-GUARDS: tuple[Callable[[Plan, Situation], Verdict | None], ...] = (
-    _mode,
-    _silence,
-    _basis,
-    _freshness,
-    _target,
-    _lease,
-    _budget,
-)
+_Ask = Callable[[Plan, Situation], Verdict | None]
+_OF_THE_PLAN: tuple[_Ask, ...] = (_mode, _silence, _basis, _freshness, _target)
+GUARDS: tuple[_Ask, ...] = (_mode, _silence, _breaker, _basis, _freshness, _target, _lease, _budget)

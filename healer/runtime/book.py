@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 import structlog
 
 from healer.domain.approval import Approval, ApprovalState
+from healer.domain.breaker import Trip
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.plan import Plan
 from healer.domain.run import Run, RunState
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Conflict, NotFound
+from healer.policy.breaker import Storm
 from healer.policy.guards import leases_of
 from healer.ports import Clock, Journal, Transaction
 
@@ -63,6 +65,18 @@ class Book:
             component=name,
             reason=reason,
         )
+
+    def trip(self, storm: Storm) -> Trip:
+        """Open the breaker."""
+        now = self.clock.now()
+        trip = Trip(self.new_id("trip"), now, storm.reason, storm.nodes)
+        with self.journal.transaction() as write:
+            write.add_trip(trip)
+            write.audit(
+                now, "healer", "breaker.tripped", trip.id, reason=trip.reason, detail={"nodes": list(trip.nodes)}
+            )
+        _log.warning("breaker tripped", trip=trip.id, reason=trip.reason)
+        return trip
 
     def ask(self, incident: Incident, plan: Plan) -> None:
         """Put the plan to a person."""

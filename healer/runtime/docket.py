@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
+from healer.domain.breaker import Trip
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.plan import Plan
 from healer.domain.run import Run
@@ -50,6 +51,9 @@ class Docket:
 
     def started(self, run: Run) -> None:
         self.claims = self.claims.with_run(run)
+
+    def tripped(self, trip: Trip) -> None:
+        self.claims = replace(self.claims, trip=trip)
 
     def asked_elsewhere(self, incident: Incident, plan: Plan) -> Verdict | None:
         """One question for one component: of two faults on a node, the second waits for what becomes of the first."""

@@ -23,6 +23,7 @@ from healer.errors import Fenced, HealerError, Unavailable
 from healer.ports import Clock, Journal
 
 _RETRY = timedelta(seconds=5)
+_HOLDS = frozenset({Guard.SILENCE, Guard.BREAKER})  # a person's word lifts it: until then the run's clock stands still
 _log = structlog.get_logger(__name__)
 
 
@@ -43,8 +44,8 @@ class Executor:
             return self._undo(run, world)
         cause = _why_stop(run, world.now)
         if cause:
-            silenced = None if run.cancelled_by else self._silenced(run)
-            return _undoing(run, cause, world.now) if silenced is None else _advanced(run, silenced, world.now)
+            held = None if run.cancelled_by else self._held(run)
+            return _undoing(run, cause, world.now) if held is None else _advanced(run, held, world.now)
         earlier = self._earlier_steps(run, world)
         outcome = self._step(run, world) if isinstance(earlier, Done) else earlier
         return _advanced(run, outcome, world.now)
@@ -57,10 +58,10 @@ class Executor:
                 return outcome
         return Done("observed again")
 
-    def _silenced(self, run: Run) -> Refused | None:
-        """What the guards say if it is a silence: a run that is out of time waits for its end."""
+    def _held(self, run: Run) -> Refused | None:
+        """What the guards say if a person's word will lift it: a run that is out of time waits for that."""
         verdict = self.permit(run)
-        return Refused(verdict) if verdict is not None and verdict.guard is Guard.SILENCE else None
+        return Refused(verdict) if verdict is not None and verdict.guard in _HOLDS else None
 
     def _earlier_steps(self, run: Run, world: World) -> Outcome:
         """Failed if an earlier step's effect is gone, Unknown if that cannot be seen, else Done."""
@@ -161,8 +162,8 @@ def _outcome_of(error: HealerError) -> Outcome:
 
 
 def _clocked(run: Run, outcome: Outcome, now: datetime) -> Run:
-    """Stop the run's clock while a silence holds it: timing out would undo it in the middle of a person's work."""
-    if isinstance(outcome, Refused) and outcome.verdict.guard is Guard.SILENCE:
+    """Stop the run's clock while it is held: timing out would undo it in the middle of a person's work."""
+    if isinstance(outcome, Refused) and outcome.verdict.guard in _HOLDS:
         return replace(run, held_since=run.held_since or now)
     if run.held_since is None:
         return run

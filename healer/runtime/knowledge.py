@@ -9,14 +9,17 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from healer.actions.base import World
+from healer.domain.breaker import Trip
 from healer.domain.fleet import Fleet
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
 from healer.domain.maintenance import MaintenanceWindow
 from healer.domain.run import Run
 from healer.domain.silence import Silence, Silenced
+from healer.domain.topology import NOWHERE
 from healer.domain.verdict import Mode, Verdict
 from healer.errors import HealerError
+from healer.policy.breaker import BreakerRule
 from healer.policy.budget import DisruptionBudget
 from healer.policy.guards import Situation, first_verdict, leases_of
 from healer.policy.silencing import covering
@@ -49,6 +52,7 @@ class Rules:
     mode: Mode
     fleet_budget: DisruptionBudget
     rack_budget: DisruptionBudget
+    breaker: BreakerRule
     max_age: timedelta = timedelta(seconds=90)
     clear_after: timedelta = timedelta(minutes=2)
     power_floor_w: float = 300.0
@@ -83,12 +87,14 @@ class Claims:
         leaving: nodes that active runs are taking out.
         silences: those that have not ended.
         asked: nodes that open questions would take out.
+        trip: the newest of the breaker; None if it has never opened.
     """
 
     leases: Mapping[str, str]
     leaving: frozenset[str]
     silences: tuple[Silence, ...]
     asked: frozenset[str] = frozenset()
+    trip: Trip | None = None
 
     def with_run(self, run: Run) -> Claims:
         held = dict.fromkeys(leases_of(run.plan), run.id)
@@ -133,6 +139,7 @@ class Knowledge:
             leases=self._journal.leases(),
             leaving=frozenset(node for other in others for node in other.plan.takes_out),
             silences=self._journal.silences(unended_at=self._clock.now()),
+            trip=next(iter(self._journal.trips(limit=1)), None),
         )
 
     def silenced(self, incident: Incident, claims: Claims | None = None) -> Silenced | None:
@@ -157,6 +164,7 @@ class Knowledge:
             fleet_budget=self.rules.fleet_budget,
             rack_budget=self.rules.rack_budget,
             silenced=self.silenced(incident, claims),
+            trip=claims.trip if claims.trip is not None and claims.trip.open else None,
             run_id=None if run is None else run.id,
         )
 
@@ -177,6 +185,12 @@ class Knowledge:
         except HealerError as error:
             self._fleet = Fleet(as_of=now, problem=str(error))
         return self._fleet
+
+    def shares_of(self, node: str) -> tuple[str, ...]:
+        """What the node has in common with others, as far as it is known."""
+        place = NOWHERE if self._frame is None else self._frame.places.get(node, NOWHERE)
+        named = (("rack", place.rack or self._racks().get(node)), ("feed", place.feed), ("switch", place.switch))
+        return tuple(f"{kind} {name}" for kind, name in named if name is not None)
 
     def _racks(self) -> Mapping[str, str]:
         """By node; made anew when the scheduler or the telemetry has spoken anew, not for each incident."""

@@ -8,7 +8,7 @@ change incidents under one lock; neither holds it while it waits for telemetry o
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -24,8 +24,9 @@ from healer.domain.reading import Reading
 from healer.domain.run import Done, Failed, RetryAfter, Run, RunState
 from healer.domain.verdict import Guard, Mode
 from healer.errors import HealerError, Rejected, Unavailable
+from healer.policy.breaker import Demand, storm_in
 from healer.policy.correlation import correlate
-from healer.policy.guards import budget_line, first_verdict
+from healer.policy.guards import budget_line, first_verdict, is_demand
 from healer.policy.selection import urgency
 from healer.ports import ApprovalChannel, Clock, Journal
 from healer.runtime.book import Book
@@ -75,28 +76,55 @@ class Operator:
             changed = correlate(before, findings, frame, clear_after=self.knowledge.rules.clear_after)
             self.book.save_all(changed)
             docket = Docket(brought_up_to_date(before, changed), self.knowledge.claims())
+            answers = {incident.id: self._plan(incident) for incident in docket.incidents if _wants_answer(incident)}
+            self._watch_for_storm(docket, answers)
             for incident in sorted(docket.incidents, key=urgency):
-                self._consider(incident, docket)
+                self._consider(incident, answers.get(incident.id), docket)
         self._pin(frame, findings, reading, started)
 
     def _live(self) -> tuple[Incident, ...]:
         return self.journal.incidents(open_only=True, limit=EVERY)
 
-    def _consider(self, incident: Incident, docket: Docket) -> None:
-        """Plan for an open incident; check that what was asked is still what would be done."""
+    def _watch_for_storm(self, docket: Docket, answers: Mapping[str, Planned]) -> None:
+        """Open the breaker before the first of too many is touched, or asked about."""
+        last = docket.claims.trip
+        if self.knowledge.rules.mode is Mode.OBSERVE or (last is not None and last.open):
+            return
+        storm = storm_in(
+            self._demands(docket, answers),
+            self.knowledge.rules.breaker,
+            fleet=len(self.knowledge.fleet().nodes),
+            now=self.clock.now(),
+            reset_at=None if last is None else last.reset_at,
+        )
+        if storm is not None:
+            docket.tripped(self.book.trip(storm))
+
+    def _demands(self, docket: Docket, answers: Mapping[str, Planned]) -> Iterator[Demand]:
+        """The nodes that are to be taken out, were asked about, or have been taken out for what still lasts."""
+        for incident in docket.incidents:
+            if incident.id in answers:
+                plan = answers[incident.id].plan
+                counts = plan is not None and is_demand(plan, self.knowledge.situation(incident, docket.claims))
+            else:
+                plan, counts = incident.plan, incident.state is not IncidentState.OPEN
+            for node in plan.takes_out if plan is not None and counts else ():
+                yield Demand(node, incident.opened_at, self.knowledge.shares_of(node))
+
+    def _consider(self, incident: Incident, planned: Planned | None, docket: Docket) -> None:
+        """Act upon what is planned for an open incident; check that what was asked is still what would be done."""
         if incident.state is IncidentState.OPEN and incident.healthy_since is not None:
             # It may be over: it ends by itself, or is answered when it is found again.
             story = f"nothing is done now: observed healthy since {incident.healthy_since:%H:%M:%S}Z"
             self.book.save(replace(incident, story=story), before=incident)
-        elif incident.state is IncidentState.OPEN:
-            self._answer(incident, docket)
+        elif planned is not None:
+            self._answer(incident, planned, docket)
         elif incident.state is IncidentState.AWAITING_APPROVAL:
             approval = self.journal.approval(str(incident.approval_id))
             if approval.state is ApprovalState.PENDING:
                 self._void_if_changed(incident, approval, docket)
 
-    def _answer(self, incident: Incident, docket: Docket) -> None:
-        planned = self._plan(incident)
+    def _answer(self, incident: Incident, planned: Planned, docket: Docket) -> None:
         plan, verdict = planned.plan, planned.verdict
         if plan is not None:
             situation = self.knowledge.situation(incident, docket.claims_with_questions)
@@ -250,8 +278,22 @@ class Operator:
                 self._show(approval)
             except (Unavailable, Rejected) as error:  # one message that cannot be shown must not hold up the others
                 failures.append(error)
+        try:
+            self._warn()
+        except (Unavailable, Rejected) as error:
+            failures.append(error)
         if failures:
             raise failures[0]
+
+    def _warn(self) -> None:
+        """Tell the channel that the breaker has opened, unless a person has closed it by now."""
+        for trip in self.journal.trips(limit=1):
+            if trip.announced or not trip.open:
+                continue
+            if self.channel is not None:
+                self.channel.warn(trip)
+            with self.journal.transaction() as write:
+                write.change_trip(trip.id, lambda current: replace(current, announced=True))
 
     def _show(self, approval: Approval) -> None:
         pending = approval.state is ApprovalState.PENDING
@@ -289,6 +331,10 @@ class Operator:
         fleet = self.knowledge.fleet()
         gaps = self.observer.gaps
         self.board.pin(replace(last, at=now, frame=frame, fleet=fleet, findings=findings, gaps=gaps, figures=figures))
+
+
+def _wants_answer(incident: Incident) -> bool:
+    return incident.state is IncidentState.OPEN and incident.healthy_since is None
 
 
 def _beyond(planned: Planned, approval: Approval) -> str:

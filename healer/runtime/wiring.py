@@ -16,6 +16,7 @@ from healer.content.models import Model, load_models
 from healer.content.playbooks import load_playbooks
 from healer.domain.playbook import Playbook
 from healer.errors import InvalidDocument, Problem
+from healer.policy.breaker import BreakerRule
 from healer.policy.budget import DisruptionBudget
 from healer.ports import Clock, Journal
 from healer.runtime.book import Book
@@ -128,6 +129,9 @@ def rules_of(config: Config) -> Rules:
         mode=config.mode,
         fleet_budget=budgets["budgets.fleet"],
         rack_budget=budgets["budgets.rack"],
+        breaker=BreakerRule(
+            _budget(config.budgets.breaker), config.budgets.breaker.together, config.budgets.breaker.within
+        ),
         max_age=config.telemetry.max_age,
         clear_after=config.detectors.clear_after,
         power_floor_w=config.power.floor_watts,

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from healer.adapters.journal import tables as schema
 from healer.adapters.journal.sql import SqlJournal
 from healer.domain.approval import Approval, ApprovalState, Person
+from healer.domain.breaker import Trip
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, Evidence, FailureMode, Health
 from healer.domain.incident import Incident, IncidentState
@@ -385,6 +386,45 @@ def test_of_many_who_expire_a_silence_at_once_exactly_one_does(journal: SqlJourn
     in_threads(expire, 6)
     assert len(lost) == 5
     assert [line.action for line in journal.audit_log()] == ["silence.added", "silence.expired"]
+
+
+# The breaker
+
+
+def trip_of(key: str, *, hours: float = 0) -> Trip:
+    return Trip(key, NOW + timedelta(hours=hours), "4 nodes of rack r1 — ✓", ("n1", "n2", "n3", "n4"))
+
+
+def test_the_newest_trip_comes_first_and_a_person_resets_that_one_once(journal: SqlJournal) -> None:
+    assert journal.trips() == ()
+    with journal.transaction() as write:
+        write.add_trip(trip_of("trip-b", hours=-1))
+        write.add_trip(trip_of("trip-a", hours=-2))
+    assert [trip.id for trip in journal.trips()] == ["trip-b", "trip-a"]
+    reset = journal.reset_breaker(BOB, NOW, "a bad driver, rolled back")
+    assert (reset.id, reset.open, reset.reset_by, reset.reset_at) == ("trip-b", False, BOB, NOW)
+    assert journal.trips(limit=1) == (reset,)
+    (line,) = journal.audit_log()
+    assert (line.actor, line.action, line.subject) == (BOB.id, "breaker.reset", "trip-b")
+    assert line.reason == "a bad driver, rolled back"
+    with pytest.raises(Conflict, match="it was closed at 2026-03-01T03:00:00Z by token:bob"):
+        journal.reset_breaker(ALICE, NOW, "me too")
+    assert len(journal.audit_log()) == 1
+
+
+def test_a_breaker_that_never_opened_is_not_reset(journal: SqlJournal) -> None:
+    with pytest.raises(Conflict, match="it has never opened"):
+        journal.reset_breaker(BOB, NOW, "?")
+
+
+def test_a_reset_outlives_the_note_that_the_channel_was_told(journal: SqlJournal) -> None:
+    with journal.transaction() as write:
+        write.add_trip(trip_of("trip-a"))
+    journal.reset_breaker(BOB, NOW, "seen")
+    with journal.transaction() as write:
+        write.change_trip("trip-a", lambda trip: replace(trip, announced=True))
+    (trip,) = journal.trips()
+    assert (trip.announced, trip.open) == (True, False)
 
 
 # Leases

@@ -7,13 +7,14 @@ from datetime import timedelta
 
 import pytest
 
+from healer.domain.breaker import Trip
 from healer.domain.finding import Basis
 from healer.domain.fleet import Fleet
 from healer.domain.plan import Plan
 from healer.domain.silence import Silenced
 from healer.domain.verdict import Guard, Mode, Verdict
 from healer.policy.budget import DisruptionBudget
-from healer.policy.guards import GUARDS, Situation, budget_line, first_verdict, leases_of
+from healer.policy.guards import GUARDS, Situation, budget_line, first_verdict, is_demand, leases_of
 from tests.unit.core_samples import AMPLE, START, after, cap, cordon, evict, nodes, plan, rack, situation
 
 DRAIN = plan()
@@ -58,6 +59,43 @@ def test_what_is_silenced_is_left_alone_and_the_verdict_says_by_whom_until_when_
 @pytest.mark.parametrize("run_id", [None, "run-1"], ids=["before any run", "during a run"])
 def test_a_silence_holds_a_run_that_is_under_way_as_well(run_id: str | None) -> None:
     assert _guard(DRAIN, replace(situation(run_id=run_id), silenced=COOLING)) is Guard.SILENCE
+
+
+# Breaker
+
+TRIP = Trip("trip-1", after(-60), "4 nodes of rack r1 would be taken out of service", ("n1", "n2", "n3", "n4"))
+
+
+def test_while_the_breaker_is_open_no_node_is_taken_out_and_the_verdict_says_who_can_change_that() -> None:
+    assert first_verdict(DRAIN, replace(situation(), trip=TRIP)) == Verdict(
+        Guard.BREAKER,
+        "open since 2026-03-14T02:59:00Z: 4 nodes of rack r1 would be taken out of service",
+        "a person closes it: healer breaker reset --reason TEXT",
+    )
+
+
+def test_what_takes_no_node_out_goes_on_while_the_breaker_is_open() -> None:
+    assert first_verdict(CAP, replace(situation(), trip=TRIP)) is None
+
+
+@pytest.mark.parametrize(
+    ("where", "counts"),
+    [
+        (situation(), True),
+        (replace(situation(), trip=TRIP), True),
+        (replace(situation(), leases={"node/n1": "run-9"}), True),
+        (situation(fleet_budget=DisruptionBudget(0, 0.0, 0)), True),
+        (situation(mode=Mode.OBSERVE), False),
+        (situation(basis=Basis.LEARNT), False),
+        (situation(data_age=None), False),
+        (situation(fleet=Fleet(START, nodes("n2"))), False),
+        (replace(situation(), silenced=COOLING), False),
+    ],
+    ids=["free", "breaker open", "leased", "no budget", "observe", "learnt", "not seen", "unknown node", "silenced"],
+)
+def test_what_waits_only_for_its_turn_counts_as_demand(where: Situation, counts: bool) -> None:  # noqa: FBT001 - a table's column
+    assert is_demand(DRAIN, where) is counts
+    assert not is_demand(CAP, where)
 
 
 # Basis

@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from healer.adapters.journal import tables as schema
 from healer.domain.approval import Approval, ApprovalState, Person
+from healer.domain.breaker import Trip
 from healer.domain.incident import Incident
 from healer.domain.run import EffectRecord, Run
 from healer.domain.silence import Silence, SilenceState
@@ -155,6 +156,12 @@ class SqlJournal:
     def silence(self, silence_id: str) -> Silence:
         return self._document(schema.silences, silence_id, Silence)
 
+    def trips(self, *, limit: int = 1000) -> tuple[Trip, ...]:
+        table = schema.trips
+        query = sa.select(table.c.document).order_by(table.c.at.desc()).limit(limit)
+        with self._connection(read_only=True) as connection:
+            return tuple(_decoded(row.document, Trip) for row in connection.execute(query))
+
     def leases(self) -> Mapping[str, str]:
         with self._connection(read_only=True) as connection:
             return {row.resource: row.run_id for row in connection.execute(sa.select(schema.leases))}
@@ -230,6 +237,17 @@ class SqlJournal:
             write.save_silence(expired)
             write.audit(now, person.id, "silence.expired", silence_id, reason=reason)
         return expired
+
+    def reset_breaker(self, person: Person, now: datetime, reason: str) -> Trip:
+        with self._connection() as connection:
+            self._fence(connection)
+            newest = next(iter(self.trips(limit=1)), None)
+            if newest is None:
+                raise Conflict("breaker", "it has never opened: there is nothing to reset")
+            write = _SqlTransaction(connection)
+            reset = write.change_trip(newest.id, lambda trip: _reset(trip, person, now, reason))
+            write.audit(now, person.id, "breaker.reset", newest.id, reason=reason)
+        return reset
 
     # How it is done
 
@@ -333,6 +351,17 @@ class _SqlTransaction:
                 table.insert().values(run_id=effect.run_id, step_id=effect.step_id, key=effect.key, document=document)
             )
 
+    def add_trip(self, trip: Trip) -> None:
+        self._save_trip(trip)
+
+    def change_trip(self, trip_id: str, change: Callable[[Trip], Trip]) -> Trip:
+        changed = change(self._locked(schema.trips, trip_id, Trip))
+        self._save_trip(changed)
+        return changed
+
+    def _save_trip(self, trip: Trip) -> None:
+        self._save(schema.trips, trip.id, {"at": trip.at.astimezone(UTC), "document": _encoded(trip)})
+
     def locked_silence(self, silence_id: str) -> Silence:
         return self._locked(schema.silences, silence_id, Silence)
 
@@ -380,6 +409,12 @@ class _SqlTransaction:
     def _save(self, table: sa.Table, key: str, values: dict[str, object]) -> None:
         if self._connection.execute(table.update().where(table.c.id == key).values(values)).rowcount == 0:
             self._connection.execute(table.insert().values(id=key, **values))
+
+
+def _reset(trip: Trip, person: Person, now: datetime, reason: str) -> Trip:
+    if trip.reset_at is not None:
+        raise Conflict("breaker", f"it was closed at {_utc(trip.reset_at):%Y-%m-%dT%H:%M:%SZ} by {trip.reset_by}")
+    return replace(trip, reset_at=now, reset_by=person, reset_reason=reason)
 
 
 def _count_by_state(table: sa.Table) -> sa.Select[Any]:

@@ -87,6 +87,14 @@ silences = Table(
     Column("document", Text, nullable=False),
 )
 
+trips = Table(
+    "trips",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, index=True),
+    Column("document", Text, nullable=False),
+)
+
 audit = Table(
     "audit",
     metadata,

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TypeAlias
 
 from healer.domain.approval import Approval, ApprovalState, Person
+from healer.domain.breaker import Trip
 from healer.domain.incident import Incident, Severity
 from healer.domain.plan import Plan
 
@@ -31,6 +32,16 @@ def question_blocks(approval: Approval, incident: Incident) -> list[Block]:
         *_case(approval, incident),
         _context(f"Expires {_moment(approval.expires_at)}. Unanswered means no."),
         {"type": "actions", "block_id": "answer", "elements": [approve, deny]},
+    ]
+
+
+def trip_blocks(trip: Trip) -> list[Block]:
+    return [
+        _header("The breaker is open: no node is taken out of service"),
+        _section([f":rotating_light: {escape(trip.reason)}"]),
+        _context(
+            f"Since {_moment(trip.at)}. Look for what these nodes share. When it may go on: `healer breaker reset`"
+        ),
     ]
 
 

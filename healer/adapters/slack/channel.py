@@ -23,9 +23,19 @@ from slack_sdk.signature import Clock as SignatureClock
 from slack_sdk.signature import SignatureVerifier
 from slack_sdk.webhook import WebhookClient, WebhookResponse
 
-from healer.adapters.slack.blocks import Block, answer_blocks, clean, escape, fallback, outcome, question_blocks
+from healer.adapters.slack.blocks import (
+    Block,
+    answer_blocks,
+    clean,
+    escape,
+    fallback,
+    outcome,
+    question_blocks,
+    trip_blocks,
+)
 from healer.config import SlackSettings
 from healer.domain.approval import Approval, Person
+from healer.domain.breaker import Trip
 from healer.domain.incident import Incident
 from healer.errors import NotPermitted, Rejected, Unavailable
 
@@ -75,6 +85,10 @@ class SlackChannel:
         """Raises Unavailable, Rejected."""
         if approval.announced_as:
             self._poster.update(approval.announced_as, outcome(approval), answer_blocks(approval, incident))
+
+    def warn(self, trip: Trip) -> None:
+        """Raises Unavailable, Rejected."""
+        self._poster.post(escape(f"The breaker is open: {trip.reason}"), trip_blocks(trip))
 
 
 class BotPoster:

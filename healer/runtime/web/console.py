@@ -62,6 +62,7 @@ def routes(site: Site) -> tuple[BaseRoute, ...]:
         Route("/runs/{id}/cancel", pages.cancel, methods=["POST"]),
         Route("/incidents/{id}/silence", pages.silence, methods=["POST"]),
         Route("/silences/{id}/expire", pages.expire, methods=["POST"]),
+        Route("/breaker/reset", pages.reset, methods=["POST"]),
         Route("/login", pages.login, methods=["GET"]),
         Route("/login", pages.log_in, methods=["POST"]),
         Route("/logout", pages.log_out, methods=["POST"]),
@@ -155,6 +156,13 @@ class _Pages:
         await run_in_threadpool(expire_silence, site.journal, silence_id, identity.person, now, reason)
         return RedirectResponse("/", 303)
 
+    async def reset(self, request: Request) -> Response:
+        site, now = self._site, self._site.clock.now()
+        identity = site.gate.require(request, Role.APPROVER, now)
+        reason = checked_reason((await _form(request)).get("reason", ""))
+        await run_in_threadpool(site.journal.reset_breaker, identity.person, now, reason)
+        return RedirectResponse("/", 303)
+
     async def login(self, _request: Request) -> Response:
         if not self._site.gate.has_login:
             return RedirectResponse("/", 303)
@@ -220,7 +228,9 @@ class _Pages:
         )
         covers = silenced(site, incidents, now)
         runs = {run.id: run for run in (*journal.runs(active_only=True), *journal.runs(limit=_MOST_RUNS))}
+        newest = next(iter(journal.trips(limit=1)), None)
         return Records(
+            trip=newest if newest is not None and newest.open else None,
             questions=tuple(
                 question(approval, self._incident(approval.incident_id), identity, site.approvers, now)
                 for approval in sorted(pending, key=lambda approval: approval.expires_at)

@@ -131,7 +131,9 @@ def _journal(journal: Journal, now: datetime) -> list[Metric]:
     ]
     unended = Counter(str(silence.state(now)) for silence in journal.silences(unended_at=now))
     silences = {str(state): float(unended[state]) for state in (SilenceState.PENDING, SilenceState.ACTIVE)}
+    trips = journal.trips(limit=1)
     return [
+        _gauge("healer_breaker_open", "Whether the storm breaker is open", float(bool(trips) and trips[0].open)),
         _labelled("healer_silences", "Silences that people made and that have not ended", "state", silences),
         _labelled("healer_incidents", "Incidents by state", "state", _by_state(counts.incidents, IncidentState)),
         _labelled("healer_runs", "Runs by state", "state", _by_state(counts.runs, RunState)),

@@ -11,6 +11,7 @@ import msgspec
 
 from healer.domain.matcher import Matcher, parse_matcher
 from healer.runtime.web.auth import Identity, Role
+from healer.runtime.web.breaker_views import BreakerView, TripView, breaker_view, trip_view
 from healer.runtime.web.decisions import checked_id, decide
 from healer.runtime.web.fleet_views import (
     ModelView,
@@ -215,6 +216,15 @@ def _expire(site: Site, call: Call) -> SilenceView:
     return silence_view(expire_silence(site.journal, call.path["id"], person, call.now, reason), call.now)
 
 
+def _breaker(site: Site, call: Call) -> BreakerView:
+    return breaker_view(site.journal.trips(limit=_limit(call)))
+
+
+def _reset(site: Site, call: Call) -> TripView:
+    reason = checked_reason(decoded(call.body, Reason).reason)
+    return trip_view(site.journal.reset_breaker(call.identity.person, call.now, reason))
+
+
 def _matcher(text: str) -> Matcher:
     try:
         return parse_matcher(text)
@@ -284,6 +294,10 @@ OPERATIONS = (
         takes=SilenceBody,
     ),
     Operation("POST", "/silences/{id}/expire", "End a silence now", Role.APPROVER, SilenceView, _expire, takes=Reason),
+    Operation(
+        "GET", "/breaker", "The breaker, its trips newest first", Role.VIEWER, BreakerView, _breaker, query=("limit",)
+    ),
+    Operation("POST", "/breaker/reset", "Close the breaker", Role.APPROVER, TripView, _reset, takes=Reason),
     Operation("GET", "/nodes", "Nodes and their GPUs as of the newest turn", Role.VIEWER, NodeList, _nodes),
     Operation("GET", "/telemetry", "What is seen and what is not", Role.VIEWER, TelemetryView, _telemetry),
     Operation("GET", "/models", "Models and their newest scores", Role.VIEWER, ModelList, _models),

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from healer.domain.approval import Approval, ApprovalState
+from healer.domain.breaker import Trip
 from healer.domain.finding import Evidence
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
@@ -110,10 +111,12 @@ class Records:
     """What the page shows of the journal.
 
     Attributes:
+        trip: that of the breaker, while it is open.
         silences: those that have not ended.
         maintenance: the windows of the configuration, which the journal does not hold.
     """
 
+    trip: Trip | None
     questions: tuple[Question, ...]
     answered: tuple[Approval, ...]
     incidents: tuple[IncidentPanel, ...]

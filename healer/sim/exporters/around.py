@@ -1,6 +1,6 @@
 """What is exported around the GPUs: fabric ports, Ethernet, boards, the scheduler's view, racks' meters.
 
-Names are those of node_exporter (its infiniband and netclass collectors, and a textfile for symbol errors),
+Names are those of node_exporter (its infiniband, netclass and netdev collectors, and a textfile for symbol errors),
 ipmi_exporter, kube-state-metrics, and of the meter that the reference deployment reads.
 """
 
@@ -26,6 +26,7 @@ INFINIBAND = (
 ROCE = (
     Metric("node_network_up", _GAUGE, "1 if the interface is up.", "state_id", scale=1 / 3, constant=-1 / 3),
     Metric("node_network_carrier_changes_total", _COUNTER, "Changes of the carrier.", "carrier_changes"),
+    Metric("node_network_receive_errs_total", _COUNTER, "Packets with errors.", "receive_errors"),
 )
 ETHERNET = (
     Metric("node_network_up", _GAUGE, "1 if the interface is up.", "network_up"),

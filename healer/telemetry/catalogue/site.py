@@ -70,6 +70,7 @@ _ALL = (
     _port("node_infiniband_port_data_transmitted_bytes_total", PortSignal.SENT),
     _port("node_network_up", PortSignal.ACTIVE),
     _port("node_network_carrier_changes_total", PortSignal.CARRIER_CHANGES),
+    _port("node_network_receive_errs_total", PortSignal.RECEIVE_ERRORS),
 )
 
 SITE_SPELLINGS: Mapping[str, SiteSpelling] = {spelling.metric: spelling for spelling in _ALL}
