@@ -2,10 +2,10 @@
 
 Mechanism: a cable, a transceiver or a switch port gives out by halves: the link drops and trains again, or symbols
 arrive damaged. Each drop stalls a collective for seconds, some kill it.
-Sources: node_exporter's infiniband, netclass and netdev collectors. gpud calls a port down after 4 minutes and flapping after
-three returns in 12 hours, and keeps that for ever (1247) or clears it too fast (1110); NVSentinel calls a single drop
-fatal, and symbol errors from 10 a second or 120 an hour on. A port that was never up is unused, and one bounce is a
-cable that somebody touched.
+Sources: node_exporter's infiniband, netclass and netdev collectors. gpud calls a port down after 4 minutes and flapping
+after three returns in 12 hours, and keeps that for ever (1247) or clears it too fast (1110); NVSentinel calls a single
+drop fatal, and symbol errors from 10 a second or 120 an hour on. A port that was never up is unused, and one bounce is
+a cable that somebody touched.
 Cost of a false positive: a node taken from a gang, a transceiver exchanged for nothing.
 """
 

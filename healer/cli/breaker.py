@@ -1,4 +1,4 @@
-"""`healer breaker`: what stops all that takes nodes out of service in a storm, and a person's word that it may go on."""
+"""`healer breaker`: what stops all that takes nodes out of service in a storm, and a person's word to go on."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ from healer.adapters.slack.channel import (
 )
 from healer.config import HttpSettings, SlackSettings
 from healer.domain.approval import Approval, ApprovalState, Person
+from healer.domain.breaker import Trip
 from healer.domain.component import Component, ComponentKind
 from healer.domain.plan import Effect
 from healer.errors import InvalidDocument, NotPermitted, Rejected, Unavailable
@@ -69,6 +70,17 @@ def shown(message: Message) -> str:
 def asked(slack: LocalSlack, name: str) -> Message:
     """The message whose Approve button carries this approval's id."""
     return slack.wait_for_message(lambda message: f'"value": "{name}"' in shown(message))
+
+
+def test_that_the_breaker_is_open_is_told_with_the_figures_and_without_buttons(
+    slack: LocalSlack, channel: SlackChannel
+) -> None:
+    channel.warn(Trip("trip-1", NOW, "4 nodes of rack <!here> would be taken out", ("n1", "n2", "n3", "n4")))
+    message = slack.wait_for_message(lambda message: "4 nodes of rack" in shown(message))
+    assert "4 nodes of rack &lt;!here&gt; would be taken out" in shown(message)
+    assert "healer breaker reset" in shown(message)
+    assert "actions" not in [block["type"] for block in message.blocks]
+    assert not block_faults(message.blocks)
 
 
 class TestAsking:
