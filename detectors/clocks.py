@@ -66,6 +66,7 @@ _LOOKS = timedelta(minutes=2)
 _BUSY = 0.1  # who does anything at all has the clock of those who do much
 _FEWEST_PEERS = 3
 _AT_LIMIT = 0.93
+_STILL = 0.01  # a clock that moves less than this, about one step, is held where it is
 
 
 def detect(frame: Frame, settings: Settings) -> Findings:
@@ -177,7 +178,10 @@ def _slower_than_peers(frame: Frame, settings: Settings) -> _Slow:
     if lasts.any() and long_enough:
         # Against the peers' clock of now: that of a job moves together, and only few GPUs come this far.
         with_slack = clocks[:, lasts] < (1.0 - settings.slower) * usual_hz[lasts]
-        lasts[lasts] = (with_slack & (load[:, lasts] >= _BUSY)).all(axis=0)
+        # Who has neither limit nor reason to show may be short of power; then its clock never stands still.
+        silent = np.isnan(frame.latest(Signal.POWER_LIMIT)[lasts]) & np.isnan(frame.latest(Signal.CLOCK_REASONS)[lasts])
+        still = np.ptp(clocks[:, lasts], axis=0) <= _STILL * usual_hz[lasts]
+        lasts[lasts] = (with_slack & (load[:, lasts] >= _BUSY)).all(axis=0) & (still | ~silent)
     else:
         lasts[:] = False
     return _Slow(lasts, now, known, behind, usual_hz)

@@ -57,7 +57,7 @@ _WORK = {
     Signal.NVLINK_THROUGHPUT: (0.0, 2e8),
     Signal.POWER: (110.0, 60.0),
 }
-READS = (*_COMPARED, Signal.NVLINK_THROUGHPUT, Signal.POWER_LIMIT)
+READS = (*_COMPARED, Signal.NVLINK_THROUGHPUT, Signal.POWER_LIMIT, Signal.CLOCK_REASONS)
 REMEMBERS = (*_COMPARED, Signal.NVLINK_THROUGHPUT)
 
 
@@ -81,6 +81,7 @@ _PARTS = 4  # of the last minutes, in each of which it must be so
 _STARTS_UP = timedelta(minutes=15)  # a job's first minutes are no measure of it
 _FEWEST_SLOTS = 4
 _CAPPED = 0.97
+_GIVES_WAY, _STILL = 0.99, 0.01  # a clock that is held moves less than this, about one step
 _FEWEST_RANKS = 4
 _FEWEST_NODES = 3  # to tell which one has moved; of two, what they do has to tell it
 _MOST_WORK = 0.75  # of the last minutes: a gang that pauses is not slow
@@ -282,9 +283,25 @@ class _Gang:
     def _unless_capped(self, culprit: Component, row: int, signal: Signal, deviations: float) -> _Found | None:
         """None where somebody has given it less power than the others: that is meant."""
         limit = self.frame.latest(Signal.POWER_LIMIT)
-        if limit[row] < _CAPPED * np.median(limit[self.rows]):
+        if limit[row] < _CAPPED * np.median(limit[self.rows]) or self._may_lack_power(row):
             return None
         return _Found(culprit, row, signal, deviations, self.pace)
+
+    def _may_lack_power(self, row: int) -> bool:
+        """Whether its clock gives way without standing still, as that of one that may draw no more, and nothing is shown
+        that says why.
+        """
+        frame = self.frame
+        if not np.isnan([frame.latest(each)[row] for each in (Signal.POWER_LIMIT, Signal.CLOCK_REASONS)]).all():
+            return False
+        past = frame.past.mean(Signal.SM_CLOCK)[:, row].astype(np.float64)
+        past = past[self.measured[: len(past)]]
+        now = frame.window(Signal.SM_CLOCK, _NOW)[:, row]
+        now, past = now[~np.isnan(now)], past[~np.isnan(past)]
+        if not len(now) or not len(past):
+            return False
+        level, usual = float(np.median(now)), float(np.median(past))
+        return level < _GIVES_WAY * usual and float(np.ptp(now)) > _STILL * usual
 
     def _moved(self, signal: Signal, settings: Settings) -> _Moved | None:
         if signal not in self.frame.signals:

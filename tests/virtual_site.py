@@ -244,7 +244,11 @@ def site_config(folder: Path, *, budget_w: float) -> Config:
             },
             "models": {"path": _ROOT / "models", "disabled": ["gpu_anomaly"]},
             "playbooks": {"path": _ROOT / "playbooks", "params": {"cap-rack-power": {"lasting": "20s"}}},
-            "budgets": {"fleet": {"max_percent": 50}, "rack": {"max_percent": 50, "max_nodes": 2}},
+            "budgets": {
+                "fleet": {"max_percent": 50},
+                "rack": {"max_percent": 50, "max_nodes": 2},
+                "breaker": {"at_least": 1000, "max_nodes": 1000, "together": 0},  # a small site is soon a storm
+            },
             "cluster": {"kind": "simulated"},
             "state": {"url": f"sqlite:///{folder / 'journal.db'}"},
             "http": {"listen": "127.0.0.1:0", "auth": "none"},

@@ -159,12 +159,13 @@ class Action(Protocol):
     """One verb. `arguments` is an instance of its `Arguments`; all I/O goes through the world's ports.
 
     Attributes:
+        target: what it works on; None for anything.
         disrupts: work on its target is moved, or starts again, and undoing does not give it back.
         keeps_work_away: after it, no new work comes to its node.
     """
 
     name: ClassVar[str]
-    target: ClassVar[ComponentKind]
+    target: ClassVar[ComponentKind | None]
     disrupts: ClassVar[bool]
     keeps_work_away: ClassVar[bool]
 

@@ -190,7 +190,10 @@ def _given(step: Step, sample: _Sample) -> dict[str, Scalar]:
 
 def _samples(playbook: Playbook) -> Iterator[_Sample]:
     kinds = itertools.product(
-        sorted(playbook.failure_modes), (Health.DEGRADED, Health.FAILED), (Basis.RULE, Basis.LEARNT), (0.0, 0.5, 1.0)
+        sorted(playbook.failure_modes or FailureMode),
+        (Health.DEGRADED, Health.FAILED),
+        (Basis.RULE, Basis.LEARNT),
+        (0.0, 0.5, 1.0),
     )
     for mode, health, basis, score in kinds:
         finding = Finding(mode, _somewhere(mode), health, score, "a reason", basis=basis)

@@ -26,7 +26,7 @@ class Cordon:
     """
 
     name: ClassVar[str] = "node.cordon"
-    target: ClassVar[ComponentKind] = ComponentKind.NODE
+    target: ClassVar[ComponentKind | None] = ComponentKind.NODE
     disrupts: ClassVar[bool] = False
     keeps_work_away: ClassVar[bool] = True
 
@@ -43,22 +43,22 @@ class Cordon:
         return Proposal(effects=(Effect("cordon", node, takes_out=node),))
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
-        node, run = _name(target), ledger.run.id
+        node, owner = _name(target), ledger.run.owner
         cluster = ledger.world.cluster
 
         def cordon() -> str:
-            cluster.cordon(node, by=run, reason=arguments.reason or f"healer: {ledger.run.plan.reason}")
+            cluster.cordon(node, by=owner, reason=arguments.reason or f"healer: {ledger.run.plan.reason}")
             return "cordoned"
 
-        ledger.effect(f"cordon/{node}", do=cordon, happened=lambda: cluster.node(node).cordoned_by == run)
+        ledger.effect(f"cordon/{node}", do=cordon, happened=lambda: cluster.node(node).cordoned_by == owner)
         return Done(f"{node} is cordoned")
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         seen = ledger.world.cluster.node(_name(target))
-        if seen.cordoned and seen.cordoned_by == ledger.run.id:
+        if seen.cordoned and seen.cordoned_by == ledger.run.owner:
             return Done(f"{seen.name} is out of service")
         if seen.cordoned:
-            return Failed(f"the cordon of {seen.name} is not this run's any more")
+            return Failed(f"the cordon of {seen.name} is not ours any more")
         return Failed(f"a person uncordoned {seen.name}: their decision stands")
 
     def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
@@ -66,7 +66,7 @@ class Cordon:
 
         def uncordon() -> str:
             try:
-                ledger.world.cluster.uncordon(node, by=ledger.run.id)
+                ledger.world.cluster.uncordon(node, by=ledger.run.owner)
             except (Conflict, NotFound) as error:
                 return f"left as it is: {error}"
             return "uncordoned"
@@ -80,7 +80,7 @@ class Drain:
     """node.drain: every workload that can run elsewhere is evicted, by kubectl drain's rules, and has gone."""
 
     name: ClassVar[str] = "node.drain"
-    target: ClassVar[ComponentKind] = ComponentKind.NODE
+    target: ClassVar[ComponentKind | None] = ComponentKind.NODE
     disrupts: ClassVar[bool] = True
     keeps_work_away: ClassVar[bool] = False
 

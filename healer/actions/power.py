@@ -51,7 +51,7 @@ class Cap:
     """power.cap: every GPU of the rack gets the same lower power limit, so that the rack is within its budget."""
 
     name: ClassVar[str] = "power.cap"
-    target: ClassVar[ComponentKind] = ComponentKind.RACK
+    target: ClassVar[ComponentKind | None] = ComponentKind.RACK
     disrupts: ClassVar[bool] = False
     keeps_work_away: ClassVar[bool] = False
     Arguments: ClassVar[type[_CapArguments]] = _CapArguments
@@ -106,7 +106,7 @@ class Hold:
     """
 
     name: ClassVar[str] = "power.hold"
-    target: ClassVar[ComponentKind] = ComponentKind.RACK
+    target: ClassVar[ComponentKind | None] = ComponentKind.RACK
     disrupts: ClassVar[bool] = False
     keeps_work_away: ClassVar[bool] = False
 
@@ -160,7 +160,7 @@ class Restore:
     """power.restore: the limits that this run lowered are the device's defaults again, as they were found."""
 
     name: ClassVar[str] = "power.restore"
-    target: ClassVar[ComponentKind] = ComponentKind.RACK
+    target: ClassVar[ComponentKind | None] = ComponentKind.RACK
     disrupts: ClassVar[bool] = False
     keeps_work_away: ClassVar[bool] = False
 

@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from healer.actions.base import Action, Verbs
 from healer.actions.node import Cordon, Drain
 from healer.actions.power import Cap, Hold, Restore
-from healer.documents import nearest, parse_document
-from healer.domain.playbook import Playbook, Scalar
+from healer.actions.wait import Until, compile_condition
+from healer.documents import Document, nearest, parse_document
+from healer.domain.playbook import Argument, Playbook, Scalar
 from healer.errors import Problem, Rejected
 
-_ALL: tuple[Action, ...] = (Cordon(), Drain(), Cap(), Hold(), Restore())
+_ALL: tuple[Action, ...] = (Cordon(), Drain(), Cap(), Hold(), Restore(), Until())
 BUILT_IN: Verbs = {action.name: action for action in _ALL}
 
 
@@ -28,9 +29,12 @@ def check_playbook(playbook: Playbook, verbs: Verbs) -> tuple[Problem, ...]:
             hint = nearest(step.use, verbs) or f"known: {', '.join(sorted(verbs))}"
             problems.append(document.problem(("steps", i, "use"), f"there is no verb {step.use!r}", hint))
             continue
-        if action.target is not playbook.target:
+        if action.target not in {None, playbook.target}:
             text = f"{step.use} works on a {action.target}, the playbook's target is a {playbook.target}"
             problems.append(document.problem(("steps", i, "use"), text))
+        if isinstance(action, Until):
+            problems += _unmeant(step.arguments, i, playbook, document)
+            continue
         literal = {name: value for name, value in step.arguments.items() if not callable(value)}
         computed = step.arguments.keys() - literal.keys()
         try:
@@ -46,6 +50,15 @@ def check_playbook(playbook: Playbook, verbs: Verbs) -> tuple[Problem, ...]:
                     hint = nearest(name, known) or f"known: {', '.join(known) or 'none'}"
                     problems.append(document.problem(("steps", i, "with", name), text, hint))
     return tuple(problems)
+
+
+def _unmeant(arguments: Mapping[str, Argument], i: int, playbook: Playbook, document: Document) -> list[Problem]:
+    """What is wrong with a condition that is waited for."""
+    try:
+        compile_condition(str(arguments.get("until", "")), playbook.target)
+    except ValueError as error:
+        return [document.problem(("steps", i, "wait_until"), str(error))]
+    return []
 
 
 def bound_arguments(action: Action, raw: Mapping[str, Scalar]) -> Any:

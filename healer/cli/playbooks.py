@@ -7,6 +7,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -162,11 +163,11 @@ def rehearse_playbooks(names: tuple[str, ...], config_path: Path | None, *, verb
     """Play the tests of the playbooks NAMES (or files), of all by default, on a simulated site in virtual time."""
     serve.log_to_stderr(logging.CRITICAL)  # the transcript says what happened
     config = find_config(config_path)
-    chosen, _ = _chosen(names, config)
+    chosen, deployed = _chosen(names, config)
     detectors = detectors_of(config)
     played: list[Played] = []
     for each in chosen:
-        for one in rehearse(each, config, detectors):
+        for one in rehearse(each, config, detectors, beside=deployed):
             played.append(one)
             if not as_json:
                 _tell(one, verbose=verbose)
@@ -235,7 +236,13 @@ def plan(
     config = find_config(config_path)
     (chosen,), _ = _chosen((name,), config)
     where = _component(node, gpu, rack, job)
-    wanted = FailureMode(mode) if mode else min(chosen.failure_modes)
+    wanted = FailureMode(mode) if mode else min(chosen.failure_modes, default=None)
+    if wanted is None:
+        raise click.UsageError(
+            f"{chosen.name} answers no failure mode by itself: say of which it is the remedy, --for MODE"
+        )
+    if not chosen.failure_modes:
+        chosen = replace(chosen, failure_modes=frozenset({wanted}))
     if config.telemetry.source == "simulator":
         raise HealerError("telemetry.source is simulator: there is no real fleet; see healer playbook rehearse")
     outside = Outside(build_source(config), build_cluster(config), build_power(config), topology=build_topology(config))

@@ -49,11 +49,12 @@ class CelExpression:
         return _scalar(result, self.text)
 
 
-def compile_expression(text: str, *, params: Collection[str] = ()) -> CelExpression:
+def compile_expression(text: str, *, params: Collection[str] = (), shape: Shape | None = None) -> CelExpression:
     """Raises ValueError with what is wrong and, for an unknown name, the nearest known one.
 
     Args:
         params: the names that `params` has.
+        shape: the variables; those of an incident and its playbook, if it is not given.
     """
     environment = celpy.Environment()
     try:
@@ -61,7 +62,7 @@ def compile_expression(text: str, *, params: Collection[str] = ()) -> CelExpress
     except CELParseError as error:
         column = f" at column {error.column}" if error.column else ""
         raise ValueError(f"not a CEL expression{column}: {text!r}") from error
-    _check_names(tree, text, {**VARIABLES, "params": dict.fromkeys(params)})
+    _check_names(tree, text, {**VARIABLES, "params": dict.fromkeys(params)} if shape is None else shape)
     return CelExpression(text, environment.program(tree))
 
 

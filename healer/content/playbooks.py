@@ -16,11 +16,23 @@ from healer.content.playbook_tests import PlaybookTest
 from healer.documents import Document, KeyPath, nearest, parse_document, read_document
 from healer.domain.component import ComponentKind
 from healer.domain.finding import FailureMode
-from healer.domain.playbook import ApprovalRule, Argument, Expression, OnFailure, Playbook, ResolvesWhen, Scalar, Step
+from healer.domain.playbook import (
+    ApprovalRule,
+    Argument,
+    Expression,
+    OnError,
+    OnFailure,
+    Playbook,
+    ResolvesWhen,
+    Retry,
+    Scalar,
+    Step,
+)
 from healer.errors import InvalidDocument, Problem
 from healer.schema import Duration, Section, validated
 
 _NAME = r"^[a-z][a-z0-9-]*$"
+WAIT = "wait.until"  # the verb that wait_until is short for
 
 
 class _Match(Section):
@@ -34,24 +46,45 @@ class _Approval(Section):
     expires_after: Duration = timedelta(minutes=30)
 
 
+class _Retry(Section):
+    times: Annotated[int, Field(ge=1, le=100)]
+    wait: Duration = timedelta(seconds=30)
+    factor: Annotated[float, Field(ge=1.0, le=10.0)] = 2.0
+    longest: Duration = timedelta(minutes=10)
+
+
 class _Step(Section):
+    """Attributes:
+    wait_until: in place of `use`: a condition on the world that is waited for.
+    """
+
     id: Annotated[str, Field(pattern=_NAME)]
-    use: str
+    use: str = ""
+    wait_until: str | None = None
     arguments: Annotated[dict[str, bool | int | float | str | None], Field(alias="with")] = Field(default_factory=dict)
     condition: Annotated[str | None, Field(alias="if")] = None
     timeout: Duration = timedelta(minutes=15)
     on_failure: OnFailure = OnFailure.UNDO
+    on_error: OnError = OnError.STOP
+    retry: _Retry | None = None
+
+    def model_post_init(self, _context: object) -> None:
+        if bool(self.use) is (self.wait_until is not None):
+            raise ValueError("a step has either use, the verb, or wait_until, the condition")
+        if self.wait_until is not None and self.arguments:
+            raise ValueError("wait_until takes no with")
 
 
 class _Document(Section):
     name: Annotated[str, Field(pattern=_NAME)]
     description: Annotated[str, Field(min_length=1)]
-    match: _Match
+    match: _Match | None = None
     target: ComponentKind
     params: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     approval: _Approval = _Approval()
     deadline: Duration = timedelta(hours=1)
     resolves_when: ResolvesWhen
+    otherwise: Annotated[str | None, Field(pattern=_NAME)] = None
     steps: Annotated[tuple[_Step, ...], Field(min_length=1)]
     tests: tuple[PlaybookTest, ...] = ()
 
@@ -85,6 +118,7 @@ def load_playbooks(
         playbooks[playbook.name] = playbook
         problems += check(playbook)
     problems += _strangers(playbooks, params, disabled)
+    problems += _lost_ladders(playbooks, disabled)
     if problems:
         raise InvalidDocument(*problems)
     return tuple(
@@ -119,6 +153,40 @@ def _strangers(
     ]
 
 
+def _lost_ladders(playbooks: Mapping[str, Playbook], disabled: Collection[str]) -> list[Problem]:
+    """Ladders that lead nowhere, or round and round, and playbooks that nothing leads to."""
+    problems = []
+    reached = {playbook.otherwise for playbook in playbooks.values()}
+    for playbook in playbooks.values():
+        document = parse_document(playbook.text, file=playbook.file)
+        if playbook.otherwise is not None:
+            if playbook.otherwise not in playbooks:
+                text, hint = f"there is no playbook {playbook.otherwise}", nearest(playbook.otherwise, playbooks)
+                problems.append(document.problem(("otherwise",), text, hint))
+            elif playbook.otherwise in disabled and playbook.name not in disabled:
+                text = f"{playbook.otherwise} is disabled in config.yaml"
+                problems.append(document.problem(("otherwise",), text, "enable it, or lead to another one"))
+            elif playbook.name in _ladder_of(playbook, playbooks)[1:]:
+                problems.append(document.problem(("otherwise",), f"it leads back to {playbook.name}"))
+        if not playbook.failure_modes and playbook.name not in reached:
+            text = "it answers no failure mode, and no other playbook leads to it"
+            problems.append(
+                document.problem(("name",), text, f"give it a match, or another one otherwise: {playbook.name}")
+            )
+    return problems
+
+
+def _ladder_of(first: Playbook, playbooks: Mapping[str, Playbook]) -> list[str]:
+    """The names that one after the other leads to, up to the first that comes again."""
+    names, playbook = [first.name], playbooks.get(first.otherwise or "")
+    while playbook is not None:
+        names.append(playbook.name)
+        if playbook.name in names[:-1]:
+            break
+        playbook = playbooks.get(playbook.otherwise or "")
+    return names
+
+
 def parse_playbook(document: Document) -> Playbook:
     """Raises InvalidDocument."""
     raw = validated(document, _Document)
@@ -126,11 +194,15 @@ def parse_playbook(document: Document) -> Playbook:
     steps = tuple(
         Step(
             id=step.id,
-            use=step.use,
-            arguments=reader.arguments(step.arguments, ("steps", i, "with")),
+            use=step.use or WAIT,
+            arguments=reader.arguments(step.arguments, ("steps", i, "with"))
+            if step.wait_until is None
+            else {"until": step.wait_until},
             condition=reader.expression(step.condition, ("steps", i, "if")),
             timeout=step.timeout,
             on_failure=step.on_failure,
+            on_error=step.on_error,
+            retry=None if step.retry is None else Retry(**step.retry.model_dump()),
         )
         for i, step in enumerate(raw.steps)
     )
@@ -139,13 +211,14 @@ def parse_playbook(document: Document) -> Playbook:
         if step_id in ids[:i]:
             reader.problems.append(document.problem(("steps", i, "id"), f"another step has the id {step_id}"))
     when = reader.expression(raw.approval.when, ("approval", "when"))
-    condition = reader.expression(raw.match.condition, ("match", "if"))
+    match = raw.match
+    condition = None if match is None else reader.expression(match.condition, ("match", "if"))
     if reader.problems or when is None:
         raise InvalidDocument(*reader.problems)
     return Playbook(
         name=raw.name,
         description=raw.description.strip(),
-        failure_modes=frozenset(raw.match.failure_modes),
+        failure_modes=frozenset() if match is None else frozenset(match.failure_modes),
         target=raw.target,
         approval=ApprovalRule(when, raw.approval.expires_after),
         steps=steps,
@@ -154,9 +227,10 @@ def parse_playbook(document: Document) -> Playbook:
         text=document.text,
         file=document.file,
         condition=condition,
-        hold=raw.match.hold or timedelta(0),
+        hold=timedelta(0) if match is None or match.hold is None else match.hold,
         deadline=raw.deadline,
         params=raw.params,
+        otherwise=raw.otherwise,
     )
 
 

@@ -70,6 +70,8 @@ class Incident:
     gone: its fault was observed to be over, at the end or since.
     persists: it still stands for its fault: that has been there ever since the end, or is gone only lately.
     reopened: how often it came back after it had gone away by itself.
+    next_playbook: what is tried next, because another playbook has failed; empty for what its failure mode calls for.
+    line: its first run, whose name is on what was kept; empty before.
     story: one line on where it stands, for the person who opens it.
     """
 
@@ -98,6 +100,8 @@ class Incident:
     verdict: Verdict | None = None
     approval_id: str | None = None
     run_id: str | None = None
+    next_playbook: str = ""
+    line: str = ""
     story: str = ""
 
     @classmethod

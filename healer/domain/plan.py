@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from healer.domain.component import Component
-from healer.domain.playbook import OnFailure, ResolvesWhen, Scalar
+from healer.domain.playbook import OnError, OnFailure, ResolvesWhen, Retry, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class PlannedStep:
     arguments: Mapping[str, Scalar]
     timeout: timedelta
     on_failure: OnFailure = OnFailure.UNDO
+    on_error: OnError = OnError.STOP
+    retry: Retry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Plan:
     effects: empty when the world already is as the playbook would leave it.
     impediments: what already stands in the way (a spent disruption budget, an unmanaged pod): for the approver.
     budget: one line on what the plan takes from which disruption budget.
+    otherwise: the playbook that is next if this one fails; None for a person.
     """
 
     incident_id: str
@@ -64,6 +67,7 @@ class Plan:
     impediments: tuple[str, ...] = ()
     budget: str = ""
     reason: str = ""
+    otherwise: str | None = None
 
     @property
     def digest(self) -> str:

@@ -42,6 +42,37 @@ class OnFailure(StrEnum):
     KEEP = "keep"  # a faulty node stays out of service although it could not be emptied
 
 
+class OnError(StrEnum):
+    """What becomes of the run when a step fails and is not tried again."""
+
+    STOP = "stop"  # it fails
+    GO_ON = "go on"  # with the next step: evidence that cannot be had must not keep a node in service
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a step that failed is tried again, and after which time.
+
+    Attributes:
+        factor: each wait is so many times the one before, up to `longest`.
+    """
+
+    times: int
+    wait: timedelta = timedelta(seconds=30)
+    factor: float = 2.0
+    longest: timedelta = timedelta(minutes=10)
+
+    def after(self, failures: int) -> timedelta:
+        """How long to wait after so many failures, of which there has been one at least."""
+        longest_s = self.longest.total_seconds()
+        wait_s = self.wait.total_seconds()
+        for _ in range(failures - 1):
+            wait_s *= self.factor
+            if wait_s >= longest_s or self.factor <= 1.0:
+                break
+        return timedelta(seconds=min(wait_s, longest_s))
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     id: str
@@ -50,6 +81,8 @@ class Step:
     condition: Expression | None = None
     timeout: timedelta = timedelta(minutes=15)
     on_failure: OnFailure = OnFailure.UNDO
+    on_error: OnError = OnError.STOP
+    retry: Retry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +98,8 @@ class ApprovalRule:
 @dataclass(frozen=True, slots=True)
 class Playbook:
     """Attributes:
+    failure_modes: that it answers by itself; none for one that only another playbook leads to.
+    otherwise: the playbook that is planned when a run of this one has failed, or nobody has answered.
     hold: the finding must have lasted this long before the playbook is planned.
     digest: sha256 of the document's text: a run keeps the document it was planned with.
     file: where it stands, for messages.
@@ -84,3 +119,4 @@ class Playbook:
     hold: timedelta = timedelta(0)
     deadline: timedelta = timedelta(hours=1)
     params: Mapping[str, Scalar] = field(default_factory=dict)
+    otherwise: str | None = None

@@ -70,6 +70,9 @@ class Run:
     cause: why it is being undone or has failed.
     held_since: since when a silence or the breaker holds its next effect; None while neither does.
     held: how long they have held it before: time that does not count against it.
+    failures: how often the present step has failed and is tried again.
+    skipped: ids of the steps that failed and were gone past.
+    line: the first run of its incident: in whose name nodes are taken out, so that what it has kept is this one's too.
     """
 
     id: str
@@ -87,6 +90,14 @@ class Run:
     ended_at: datetime | None = None
     held_since: datetime | None = None
     held: timedelta = timedelta(0)
+    failures: int = 0
+    skipped: tuple[str, ...] = ()
+    line: str = ""
+
+    @property
+    def owner(self) -> str:
+        """In whose name it takes nodes out."""
+        return self.line or self.id
 
 
 class EffectState(StrEnum):

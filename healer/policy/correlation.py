@@ -222,6 +222,7 @@ class _Turn:
             health=max(incident.health, opened.health),
             symptoms=incident.symptoms,
             jobs=incident.jobs,
+            line=incident.line,
             reopened=count,
             story=f"back after it went away by itself, time {count}",
         )

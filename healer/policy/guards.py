@@ -31,7 +31,8 @@ class Situation:
         asked: nodes that open questions would take out; none for an answer, which comes before questions.
         silenced: why the incident is to be left alone now, if it is.
         trip: that of the breaker, while it is open.
-        run_id: the run on whose behalf is asked; its own leases and cordons do not stand in its way.
+        run_id: the run on whose behalf is asked; its own leases do not stand in its way.
+    line: in whose name the incident has nodes out already; what is in that name does not stand in its way.
     """
 
     now: datetime
@@ -49,6 +50,7 @@ class Situation:
     silenced: Silenced | None = None
     trip: Trip | None = None
     run_id: str | None = None
+    line: str | None = None
 
 
 def first_verdict(plan: Plan, situation: Situation) -> Verdict | None:
@@ -125,7 +127,7 @@ def _target(plan: Plan, situation: Situation) -> Verdict | None:
             )
         if node.cordoned and node.cordoned_by is None:
             return Verdict(Guard.TARGET, f"{name} was cordoned by a person", "that person uncordons it")
-        if node.cordoned_by not in {None, situation.run_id}:
+        if node.cordoned_by not in {None, situation.line}:
             return Verdict(Guard.TARGET, f"{name} was cordoned by {node.cordoned_by}", "it is back in service")
     return None
 

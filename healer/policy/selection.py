@@ -8,12 +8,22 @@ from datetime import datetime
 from healer.domain.component import Component, ComponentKind
 from healer.domain.incident import Incident
 from healer.domain.playbook import Playbook
+from healer.errors import Rejected
 
 
 def choose_playbook(
     incident: Incident, playbooks: Sequence[Playbook], variables: Mapping[str, object], now: datetime
 ) -> Playbook | None:
-    """The first playbook, in the order given, that matches. Raises Rejected if a condition cannot be evaluated."""
+    """The first playbook, in the order given, that matches, or the one that is next. Raises Rejected if a condition
+    cannot be evaluated, or if the next one is not there any more.
+    """
+    if incident.next_playbook:
+        next_one = next((each for each in playbooks if each.name == incident.next_playbook), None)
+        if next_one is None:
+            raise Rejected(
+                "playbooks", f"{incident.next_playbook} was to be next, and is no playbook of this deployment"
+            )
+        return next_one
     for playbook in playbooks:
         if incident.failure_mode not in playbook.failure_modes:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from healer.content.detectors import Detector
 from healer.content.playbook_tests import Expected, PlaybookTest, SimulatedFault
 from healer.content.playbooks import tests_of
 from healer.documents import Document, KeyPath, nearest
+from healer.domain.finding import FailureMode
 from healer.domain.incident import Incident
 from healer.domain.playbook import Playbook
 from healer.errors import InvalidDocument, Problem
@@ -37,11 +38,14 @@ class Played:
     took: timedelta
 
 
-def rehearse(playbook: Playbook, config: Config, detectors: Sequence[Detector]) -> Iterator[Played]:
+def rehearse(
+    playbook: Playbook, config: Config, detectors: Sequence[Detector], *, beside: Sequence[Playbook] = ()
+) -> Iterator[Played]:
     """Play every test of the playbook. Raises InvalidDocument for a test that names what there is not.
 
     Args:
         detectors: those that have to find what a test breaks.
+        beside: the other playbooks of the deployment: those that this one leads to are played, too.
     """
     document, tests = tests_of(playbook)
     problems = [
@@ -51,10 +55,11 @@ def rehearse(playbook: Playbook, config: Config, detectors: Sequence[Detector]) 
     ]
     if problems:
         raise InvalidDocument(*problems)
+    ladder = _ladder(playbook, beside)
     for number, test in enumerate(tests):
         with tempfile.TemporaryDirectory(prefix="healer-rehearsal-") as folder:
             faults = [_fault(said) for said in test.faults]
-            stage = Stage(Path(folder), playbook, test, faults, config, detectors)
+            stage = Stage(Path(folder), ladder, test, faults, config, detectors)
             try:
                 stage.play()
                 unmet = [_problem(document, number, *each) for each in _unmet(test.expect, stage)]
@@ -62,6 +67,15 @@ def rehearse(playbook: Playbook, config: Config, detectors: Sequence[Detector]) 
             finally:
                 stage.journal.close()
         yield Played(playbook.name, test.name, tuple(unmet), transcript, stage.clock.now() - START)
+
+
+def _ladder(playbook: Playbook, beside: Sequence[Playbook]) -> tuple[Playbook, ...]:
+    """The playbook, and those that it leads to, which answer nothing by themselves here."""
+    by_name = {each.name: each for each in beside}
+    rungs = [playbook if playbook.failure_modes else replace(playbook, failure_modes=frozenset(FailureMode))]
+    while (following := by_name.get(rungs[-1].otherwise or "")) is not None and following.name != playbook.name:
+        rungs.append(replace(following, failure_modes=frozenset()))
+    return tuple(rungs)
 
 
 def _problem(document: Document, number: int, key: KeyPath, text: str) -> Problem:

@@ -82,7 +82,7 @@ class Stage:
     """The site of one test, the operator on it, and what has happened so far."""
 
     folder: Path
-    playbook: Playbook
+    playbooks: Sequence[Playbook]  # the one under test first
     test: PlaybookTest
     faults: Sequence[Fault]
     config: Config
@@ -126,13 +126,13 @@ class Stage:
         self.journal.lead(f"rehearsal-{self._starts}", self.clock.now(), _LEASE)
         config = _config(self.config, self.test)
         told = self.test.incident
-        params = {**self.playbook.params, **self.test.params}
+        tested, *others = self.playbooks
         self.operator = build_operator(
             config,
             content=Content(
                 detectors=tuple(self.detectors) if self.faults else (),
                 models=(),
-                playbooks=(replace(self.playbook, params=params),),
+                playbooks=(replace(tested, params={**tested.params, **self.test.params}), *others),
             ),
             outside=Outside(
                 self.telemetry,

@@ -120,6 +120,7 @@ class Book:
             step_started_at=now,
             next_look_at=now,
             detail="started",
+            line=incident.line,
         )
         started = replace(
             incident,
@@ -127,6 +128,7 @@ class Book:
             plan=plan,
             verdict=None,
             run_id=run.id,
+            line=run.owner,
             changed_at=now,
             story=f"{plan.playbook} is running",
         )
@@ -189,6 +191,10 @@ class Book:
         state = IncidentState.RESOLVED
         self.save(replace(incident, state=state, resolved_at=now, changed_at=now, story=how))
 
+    def give_up(self, incident: Incident, why: str) -> None:
+        """What was tried has not helped: go on with what its playbook says is next, else call a person."""
+        self.save(self._given_up(incident, why))
+
     def escalate(self, incident: Incident, why: str) -> None:
         """Nothing more can be done by itself: a person has to look."""
         now = self.clock.now()
@@ -200,4 +206,19 @@ class Book:
             story = f"{run.plan.playbook} has ended: {run.detail}; verifying"
             return replace(incident, state=IncidentState.VERIFYING, changed_at=now, healthy_since=None, story=story)
         story = f"{run.plan.playbook} {run.state}: {run.cause or run.detail}"
-        return replace(incident, state=IncidentState.ESCALATED, changed_at=now, story=story)
+        if run.state is RunState.CANCELLED:
+            return replace(incident, state=IncidentState.ESCALATED, changed_at=now, story=story)
+        return self._given_up(incident, story)
+
+    def _given_up(self, incident: Incident, why: str) -> Incident:
+        now, plan = self.clock.now(), incident.plan
+        if plan is None or plan.otherwise is None:
+            return replace(incident, state=IncidentState.ESCALATED, changed_at=now, story=why)
+        return replace(
+            incident,
+            state=IncidentState.OPEN,
+            next_playbook=plan.otherwise,
+            approval_id=None,
+            changed_at=now,
+            story=f"{why}; {plan.otherwise} is next",
+        )

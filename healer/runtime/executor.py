@@ -16,7 +16,7 @@ import structlog
 from healer.actions.base import Action, GuardSpoke, Ledger, NotNow, Unresolved, Verbs, World
 from healer.actions.registry import bound_arguments
 from healer.content.boundary import Defect, call
-from healer.domain.playbook import OnFailure
+from healer.domain.playbook import OnError, OnFailure
 from healer.domain.run import Done, EffectRecord, Failed, Outcome, Refused, RetryAfter, Run, RunState, Unknown
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Fenced, HealerError, Unavailable
@@ -47,13 +47,17 @@ class Executor:
             held = None if run.cancelled_by else self._held(run)
             return _undoing(run, cause, world.now) if held is None else _advanced(run, held, world.now)
         earlier = self._earlier_steps(run, world)
-        outcome = self._step(run, world) if isinstance(earlier, Done) else earlier
+        if not isinstance(earlier, Done):
+            return _advanced(run, earlier, world.now)
+        outcome = self._step(run, world)
+        if isinstance(outcome, Failed):
+            return _failed(run, outcome, world.now)
         return _advanced(run, outcome, world.now)
 
     def still_holds(self, run: Run, world: World) -> Outcome:
         """Whether every effect of a run that has succeeded is still there: Done, or the first that says otherwise."""
-        for position in range(len(run.plan.steps)):
-            outcome = self._verified(run, position, world)
+        for position, step in enumerate(run.plan.steps):
+            outcome = Done() if step.id in run.skipped else self._verified(run, position, world)
             if not isinstance(outcome, Done):
                 return outcome
         return Done("observed again")
@@ -65,8 +69,8 @@ class Executor:
 
     def _earlier_steps(self, run: Run, world: World) -> Outcome:
         """Failed if an earlier step's effect is gone, Unknown if that cannot be seen, else Done."""
-        for position in range(run.position):
-            outcome = self._verified(run, position, world)
+        for position, step in enumerate(run.plan.steps[: run.position]):
+            outcome = Done() if step.id in run.skipped else self._verified(run, position, world)
             if isinstance(outcome, Failed | Unknown):
                 return outcome
         return Done()
@@ -177,13 +181,31 @@ def _advanced(run: Run, outcome: Outcome, now: datetime) -> Run:
         case Done(detail) if run.position + 1 == len(run.plan.steps):
             return replace(run, state=RunState.SUCCEEDED, ended_at=now, detail=detail)
         case Done(detail):
-            return replace(run, position=run.position + 1, step_started_at=now, next_look_at=now, detail=detail)
+            return _next_step(run, now, detail)
         case RetryAfter(wait, detail) | Unknown(wait, detail):
             return replace(run, next_look_at=now + wait, detail=detail)
         case Refused(verdict):
             return replace(run, next_look_at=now + _RETRY, detail=f"held: {verdict}")
         case Failed(detail):
             return _undoing(run, detail, now)
+
+
+def _failed(run: Run, outcome: Failed, now: datetime) -> Run:
+    """The step has failed by itself: it is tried again, or gone past, if its author wanted that."""
+    step = run.plan.steps[run.position]
+    failures = run.failures + 1
+    if step.retry is not None and failures <= step.retry.times:
+        wait = step.retry.after(failures)
+        detail = f"{step.id} failed, attempt {failures + 1} of {step.retry.times + 1} follows: {outcome.detail}"
+        return replace(run, failures=failures, next_look_at=now + wait, detail=detail)
+    if step.on_error is OnError.STOP:
+        return _advanced(run, outcome, now)
+    skipped = replace(run, skipped=(*run.skipped, step.id))
+    return _advanced(skipped, Done(f"{step.id} failed and was gone past: {outcome.detail}"), now)
+
+
+def _next_step(run: Run, now: datetime, detail: str) -> Run:
+    return replace(run, position=run.position + 1, step_started_at=now, next_look_at=now, failures=0, detail=detail)
 
 
 def _undoing(run: Run, cause: str, now: datetime) -> Run:

@@ -166,6 +166,7 @@ class Knowledge:
             silenced=self.silenced(incident, claims),
             trip=claims.trip if claims.trip is not None and claims.trip.open else None,
             run_id=None if run is None else run.id,
+            line=run.owner if run is not None else incident.line or None,
         )
 
     def forget_fleet(self) -> None:

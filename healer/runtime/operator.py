@@ -87,13 +87,15 @@ class Operator:
 
     def _watch_for_storm(self, docket: Docket, answers: Mapping[str, Planned]) -> None:
         """Open the breaker before the first of too many is touched, or asked about."""
-        last = docket.claims.trip
+        last, fleet = docket.claims.trip, self.knowledge.fleet()
         if self.knowledge.rules.mode is Mode.OBSERVE or (last is not None and last.open):
             return
+        if fleet.problem is not None:
+            return  # how many are too many is not known; the guards let nothing act meanwhile
         storm = storm_in(
             self._demands(docket, answers),
             self.knowledge.rules.breaker,
-            fleet=len(self.knowledge.fleet().nodes),
+            fleet=len(fleet.nodes),
             now=self.clock.now(),
             reset_at=None if last is None else last.reset_at,
         )
@@ -194,11 +196,11 @@ class Operator:
         match approval.state:
             case ApprovalState.PENDING if self.clock.now() >= approval.expires_at:
                 if self.book.close(approval, ApprovalState.EXPIRED, "nobody answered in time"):
-                    self.book.escalate(incident, "nobody answered in time; a person has to look")
+                    self.book.give_up(incident, "nobody answered in time")
             case ApprovalState.PENDING:
                 self._void_if_silenced(incident, approval, docket)
             case ApprovalState.EXPIRED:
-                self.book.escalate(incident, "nobody answered in time; a person has to look")
+                self.book.give_up(incident, "nobody answered in time")
             case ApprovalState.VOID:
                 self.book.open_again(incident, approval.reason)
             case ApprovalState.DENIED:
@@ -256,7 +258,7 @@ class Operator:
             return
         if plan.resolves_when is ResolvesWhen.HEALTHY:
             if now - incident.changed_at > plan.deadline:
-                self.book.escalate(incident, f"{plan.playbook} ended, but the telemetry still does not say healthy")
+                self.book.give_up(incident, f"{plan.playbook} ended, but the telemetry still does not say healthy")
             return
         match self.executor.still_holds(self.journal.run(incident.run_id), self.knowledge.world()):
             case Done():
@@ -264,7 +266,7 @@ class Operator:
             case Failed(detail):
                 self.book.escalate(incident, detail)
             case RetryAfter(_, detail) if now - incident.changed_at > plan.deadline:
-                self.book.escalate(incident, f"{plan.playbook} ended, but it is not contained: {detail}")
+                self.book.give_up(incident, f"{plan.playbook} ended, but it is not contained: {detail}")
             case _:
                 pass
 

@@ -69,6 +69,7 @@ class Planner:
             resolves_when=playbook.resolves_when,
             impediments=tuple(text for proposal in proposals for text in proposal.impediments),
             reason=incident.reasons[0],
+            otherwise=playbook.otherwise,
         )
         blockers = [text for proposal in proposals for text in proposal.blockers]
         if blockers:
@@ -82,7 +83,7 @@ class Planner:
 
 def _bound(step: Step, variables: Mapping[str, object]) -> PlannedStep:
     arguments = {name: _value(argument, variables) for name, argument in step.arguments.items()}
-    return PlannedStep(step.id, step.use, arguments, step.timeout, step.on_failure)
+    return PlannedStep(step.id, step.use, arguments, step.timeout, step.on_failure, step.on_error, step.retry)
 
 
 def _value(argument: Argument, variables: Mapping[str, object]) -> Scalar:

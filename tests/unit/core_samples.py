@@ -140,6 +140,7 @@ def situation(
         fleet_budget=fleet_budget,
         rack_budget=rack_budget,
         run_id=run_id,
+        line=run_id,
     )
 
 

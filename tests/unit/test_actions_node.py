@@ -103,7 +103,7 @@ def test_an_undo_leaves_what_a_person_did_since(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("then_cordoned", "says"),
-    [(False, "a person uncordoned n1: their decision stands"), (True, "is not this run's any more")],
+    [(False, "a person uncordoned n1: their decision stands"), (True, "is not ours any more")],
 )
 def test_a_cordon_that_is_gone_or_another_s_fails_the_step(bench: Bench, *, then_cordoned: bool, says: str) -> None:
     bench.cordon()

@@ -24,6 +24,7 @@ NODES = tuple(f"gpu-00{number}" for number in range(1, 7))
 def site(tmp_path: Path) -> Iterator[Site]:
     """Six nodes of one rack, of which two may be out; more than three at once are a storm."""
     with Site(tmp_path, nodes=6) as made:
+        made.restart(budgets=made.config.budgets.model_copy(update={"breaker": BreakerSettings()}))
         yield made
 
 

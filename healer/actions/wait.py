@@ -1,0 +1,121 @@
+"""The verb that waits: for a good moment, or for the effect of what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+from healer.actions.base import Ledger, Proposal, World
+from healer.content.expressions import CelExpression, Shape, compile_expression
+from healer.domain.component import Component, ComponentKind
+from healer.domain.fleet import Disposition
+from healer.domain.run import Done, Failed, Outcome, RetryAfter
+from healer.domain.signal import Signal
+from healer.errors import Rejected
+from healer.schema import Section
+
+_LOOK_AGAIN = timedelta(seconds=15)
+_GPUS: Shape = dict.fromkeys(("count", "utilization", "power_watts", "temperature"))
+_NODE: Shape = dict.fromkeys(("name", "ready", "cordoned", "workloads"))
+
+
+class Until:
+    """wait.until: goes on when a condition on the world is met. What is not known meets no condition."""
+
+    name: ClassVar[str] = "wait.until"
+    target: ClassVar[ComponentKind | None] = None
+    disrupts: ClassVar[bool] = False
+    keeps_work_away: ClassVar[bool] = False
+
+    class Arguments(Section):
+        """Attributes:
+        until: CEL, on `gpus` of the target (count; utilization and temperature, the highest; power_watts, of all),
+            and where the target is a node on `node` (name, ready, cordoned, and workloads: how many would be evicted).
+        """
+
+        until: str
+
+    def plan(self, arguments: Arguments, target: Component, world: World) -> Proposal:  # noqa: ARG002
+        try:
+            compile_condition(arguments.until, target.kind)
+        except ValueError as error:
+            return Proposal(blockers=(str(error),))
+        return Proposal()
+
+    def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
+        try:
+            condition = compile_condition(arguments.until, target.kind)
+        except ValueError as error:
+            return Failed(str(error))
+        variables = _variables(target, ledger.world)
+        try:
+            met = condition(variables)
+        except Rejected as error:
+            return RetryAfter(_LOOK_AGAIN, f"waits until {arguments.until}: {error.detail}")
+        if met is True:
+            return Done(f"{arguments.until}")
+        return RetryAfter(_LOOK_AGAIN, f"waits until {arguments.until}")
+
+    def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
+        """It was met once, and need not be for ever."""
+        return Done(arguments.until)
+
+    def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
+        return Done("nothing was done")
+
+
+@lru_cache(maxsize=256)
+def compile_condition(text: str, kind: ComponentKind) -> CelExpression:
+    """On a target of this kind. Raises ValueError."""
+    return compile_expression(
+        text, shape={"gpus": _GPUS, "node": _NODE} if kind is ComponentKind.NODE else {"gpus": _GPUS}
+    )
+
+
+def _variables(target: Component, world: World) -> Mapping[str, object]:
+    """Those that are known. Raises Unavailable if the scheduler does not answer."""
+    variables: dict[str, object] = {"gpus": _gpus(target, world)}
+    if target.kind is ComponentKind.NODE and target.node is not None:
+        node = world.cluster.node(target.node)
+        workloads = [each for each in world.cluster.workloads(node.name) if each.disposition is not Disposition.STAYS]
+        variables["node"] = {
+            "name": node.name,
+            "ready": node.ready,
+            "cordoned": node.cordoned,
+            "workloads": len(workloads),
+        }
+    return variables
+
+
+def _gpus(target: Component, world: World) -> dict[str, object]:
+    """Of all GPUs of the target; a figure that one of them does not show now is not known of all."""
+    frame = world.frame
+    rows = [] if frame is None else [row for row, gpu in enumerate(frame.gpus.components) if _is_of(gpu, target)]
+    if frame is None or not rows:
+        return {}
+    found: dict[str, object] = {"count": len(rows)}
+    for name, signal, fold in (
+        ("utilization", Signal.UTILIZATION, np.max),
+        ("temperature", Signal.GPU_TEMPERATURE, np.max),
+        ("power_watts", Signal.POWER, np.sum),
+    ):
+        values = np.where(frame.current[rows], frame.latest(signal)[rows], np.nan)
+        if not np.isnan(values).any():
+            found[name] = float(fold(values))
+    return found
+
+
+def _is_of(gpu: Component, target: Component) -> bool:
+    match target.kind:
+        case ComponentKind.NODE:
+            return gpu.node == target.node
+        case ComponentKind.RACK:
+            return gpu.rack == target.rack
+        case ComponentKind.JOB:
+            return gpu.job == target.job
+        case _:
+            return gpu.key == target.key
