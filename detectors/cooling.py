@@ -391,7 +391,8 @@ def _racks(frame: Frame, settings: Settings, excess: _Excess, common: _Common) -
     inlets, by_inlet = _inlets(frame, settings)
 
     health = np.full(len(frame.racks), Health.UNKNOWN, dtype=np.int8)
-    health[~np.isnan(own) | ~np.isnan(inlets)] = Health.HEALTHY
+    # Cool air that goes in does not say that it goes through, nor do too few nodes that are warm say that all is well.
+    health[own < least] = Health.HEALTHY
     health[warm | by_inlet] = Health.DEGRADED
     inlet = frame.nodes.signals
 

@@ -90,7 +90,12 @@ class World:
     pod_generation: by GPU, how often its pod has been made again.
     """
 
-    def __init__(self, layout: Layout, driver: Driver, *, hall: Hall, rng: np.random.Generator) -> None:
+    def __init__(
+        self, layout: Layout, driver: Driver, *, hall: Hall, rng: np.random.Generator, cabled: Ints | None = None
+    ) -> None:
+        """Args:
+        cabled: ports that have a cable, whatever the hall's share of unused ones.
+        """
         nodes, gpus = len(layout.nodes), layout.n_gpus
         self.layout = layout
         self.now_s = 0.0
@@ -115,7 +120,7 @@ class World:
         self.heat = Heat(hall.chassis.draw(gpus, layout.gpus_per_node, rng), self._node_of_gpu, nodes)
         self._wear = Wear(hall.background, np.exp(rng.normal(0.0, hall.uneven, gpus)) if hall.uneven else np.ones(gpus))
         self._sleepy: Bools = (rng.random(nodes) < hall.sleepy)[self._node_of_gpu]
-        self._fabric = self._built_fabric(hall)
+        self._fabric = self._built_fabric(hall, cabled)
         self._full_w = np.bincount(layout.rack_of_node) * layout.gpus_per_node * hall.boards.full_w
         self._begin(hall)
 
@@ -181,9 +186,11 @@ class World:
         nodes.carrier_changes[:] += up != (nodes.network_up > 0) if self.now_s else 0.0
         nodes.network_up[:] = up
 
-    def _built_fabric(self, hall: Hall) -> Fabric:
+    def _built_fabric(self, hall: Hall, cabled: Ints | None) -> Fabric:
         n = len(self.layout.nodes) * hall.ports
         used: Bools = self.rng.random(n) >= hall.unused if hall.unused else np.ones(n, dtype=np.bool_)
+        if cabled is not None:
+            used[cabled] = True
         gpu = np.arange(self.layout.n_gpus) % self.layout.gpus_per_node
         of_gpu = self._node_of_gpu * hall.ports + gpu % max(hall.ports, 1)
         return Fabric(used, of_gpu, hall.background)

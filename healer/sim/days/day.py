@@ -17,7 +17,7 @@ from healer.sim.exporters.collection import Collection, Scraped
 from healer.sim.exporters.style import Style
 from healer.sim.jobs.playback import Playback
 from healer.sim.jobs.run import Run
-from healer.sim.knobs import Effect
+from healer.sim.knobs import Effect, Scope
 from healer.sim.layout import Layout
 from healer.sim.strikes.blow import Hidden
 from healer.sim.truth import LookAlike, Truth
@@ -25,6 +25,7 @@ from healer.sim.world import Mark, World
 from healer.telemetry.catalogue.site import READ_METRICS
 
 STEP_S = 5.0
+_NONE = np.empty(0, dtype=np.int64)
 LOOKBACK = timedelta(seconds=90)
 _READ = frozenset((*READ_METRICS, "rack_power_watts"))
 
@@ -110,7 +111,9 @@ class Day:
             peak_s=self.site.peak_s,
             rng=np.random.default_rng((self.seed, 4)),
         )
-        world = World(self.layout, playback, hall=self.site.hall, rng=rng)
+        # What happens to a port happens to its cable: there is one.
+        cabled = [effect.where for effect in self.effects if effect.knob.scope is Scope.PORT]
+        world = World(self.layout, playback, hall=self.site.hall, rng=rng, cabled=np.concatenate([_NONE, *cabled]))
         world.add(self.effects, self.marks)
         world.turn()
         return world
