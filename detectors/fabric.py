@@ -76,7 +76,8 @@ def detect(frame: Frame, settings: Settings) -> Findings:
         sick = [port for port in np.flatnonzero(ports.of_node == node).tolist() if of_port[port] > Health.HEALTHY]
         parts, told = [], []
         span = f"{settings.window_s / 60:g} minutes"
-        for port in sorted(sick, key=lambda port: -of_port[port]):
+        sick.sort(key=lambda port: (-of_port[port], -(drops_lately[port] if flapping[port] else 0.0), -damaged[port]))
+        for port in sick:
             link = ports.components[port].link
             if down[port]:
                 parts.append(f"{link} is down")

@@ -298,13 +298,15 @@ def _culprit(frame: Frame, rows: Ints, waiting: Bools, since: int) -> tuple[Comp
         one, how = _one(frame, others, "it is busy with something else")
         if one is not None:
             return one, how
-    rank, signal, deviations = _most_apart(frame, rows, since)
-    if deviations < _STANDS_OUT:
+    apart = _most_apart(frame, rows, since)
+    if apart is None:
         return None, ""
+    rank, signal = apart
     return components[int(rows[rank])], f"unlike the others in {signal}"
 
 
-_STANDS_OUT = 8.0
+# Who stands out does so by so many times the scatter, and by so many times what the next one does.
+_STANDS_OUT = ((8.0, 2.0), (4.0, 3.0))
 
 
 def _one(frame: Frame, rows: list[int], how: str) -> tuple[Component | None, str]:
@@ -317,9 +319,9 @@ def _one(frame: Frame, rows: list[int], how: str) -> tuple[Component | None, str
     return None, ""
 
 
-def _most_apart(frame: Frame, rows: Ints, since: int) -> tuple[int, Signal, float]:
-    """Which rank differs most from the others since they wait, in what, and by how many times their scatter."""
-    best = (0, Signal.UTILIZATION, 0.0)
+def _most_apart(frame: Frame, rows: Ints, since: int) -> tuple[int, Signal] | None:
+    """Which rank stands out from the others most since they wait, and in what; None if none does."""
+    best, most = None, 0.0
     for signal, floor in (
         (Signal.UTILIZATION, 0.02),
         (Signal.SM_ACTIVE, 0.02),
@@ -333,9 +335,9 @@ def _most_apart(frame: Frame, rows: Ints, since: int) -> tuple[int, Signal, floa
         scatter = max(1.48 * float(np.nanmedian(apart)), floor)
         deviations = np.nan_to_num(apart / scatter)
         order = np.argsort(-deviations)
-        first = float(deviations[order[0]])
-        if first > best[2] and first >= 2.0 * deviations[order[1]]:
-            best = (int(order[0]), signal, first)
+        first, second = float(deviations[order[0]]), float(deviations[order[1]])
+        if first > most and any(first >= least and first >= times * second for least, times in _STANDS_OUT):
+            best, most = (int(order[0]), signal), first
     return best
 
 

@@ -73,7 +73,8 @@ EXPLAINS: Mapping[Mode, Mapping[Reach, tuple[Mode, ...]]] = {
         Reach.NEAR: _LINKS,
         Reach.ANY_JOB: _JOBS,
     },
-    Mode.GPU_XID: {Reach.ANY_JOB: _JOBS},
+    # A driver that hangs on a GPU answers nothing about it any more.
+    Mode.GPU_XID: {Reach.WITHIN: (Mode.TELEMETRY_LOST,), Reach.ANY_JOB: _JOBS},
     Mode.GPU_CORRECTABLE_ECC_STORM: {Reach.WITHIN: (Mode.GPU_ROW_REMAP_PENDING,), Reach.JOB: (Mode.JOB_STRAGGLER,)},
     Mode.GPU_THERMAL_LIMIT: {
         Reach.WITHIN: (Mode.GPU_COOLING_DEGRADED, Mode.GPU_THROTTLED, Mode.GPU_ANOMALY),
