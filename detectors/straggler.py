@@ -288,8 +288,8 @@ class _Gang:
         return _Found(culprit, row, signal, deviations, self.pace)
 
     def _may_lack_power(self, row: int) -> bool:
-        """Whether its clock gives way without standing still, as that of one that may draw no more, and nothing is shown
-        that says why.
+        """Whether its clock gives way and does not stand still, as that of one that may draw no more, and nothing that
+        is shown says why.
         """
         frame = self.frame
         if not np.isnan([frame.latest(each)[row] for each in (Signal.POWER_LIMIT, Signal.CLOCK_REASONS)]).all():

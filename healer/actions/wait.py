@@ -13,6 +13,7 @@ from healer.actions.base import Ledger, Proposal, World
 from healer.content.expressions import CelExpression, Shape, compile_expression
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import Disposition
+from healer.domain.plan import Effect
 from healer.domain.run import Done, Failed, Outcome, RetryAfter
 from healer.domain.signal import Signal
 from healer.errors import Rejected
@@ -44,7 +45,7 @@ class Until:
             compile_condition(arguments.until, target.kind)
         except ValueError as error:
             return Proposal(blockers=(str(error),))
-        return Proposal()
+        return Proposal(effects=(Effect("wait until", arguments.until),))  # for who approves what comes after it
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
         try:
@@ -57,7 +58,7 @@ class Until:
         except Rejected as error:
             return RetryAfter(_LOOK_AGAIN, f"waits until {arguments.until}: {error.detail}")
         if met is True:
-            return Done(f"{arguments.until}")
+            return Done(arguments.until)
         return RetryAfter(_LOOK_AGAIN, f"waits until {arguments.until}")
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002

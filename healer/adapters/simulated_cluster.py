@@ -194,6 +194,14 @@ class SimulatedCluster:
             others = [budget for budget in self._budgets if (budget.namespace, budget.name) != (namespace, name)]
             self._budgets = [*others, Budget(namespace, name, owner, min_available)]
 
+    def finish_work(self, node: str) -> None:
+        """Everything on the node that a drain would evict ends by itself."""
+        with self._lock:
+            self._settle(self._clock.now())
+            for uid, placed in list(self._placed.items()):
+                if placed.workload.node == node and placed.workload.disposition is Disposition.EVICT:
+                    del self._placed[uid]
+
     def cordon_by_person(self, node: str) -> None:
         """As with kubectl, a node that is already cordoned stays as it is, and its owner's."""
         with self._lock:

@@ -102,6 +102,7 @@ class Deed(StrEnum):
     UNCORDON = "uncordon"  # by a person
     NOT_READY = "not_ready"  # the scheduler hears nothing of the node
     READY = "ready"
+    WORK_ENDS = "work_ends"  # of what a drain would evict, by itself
     CANCEL = "cancel"  # a person cancels the run
     RESTART = "restart"  # healer is killed and started again
     EXPORTER_DOWN = "exporter_down"

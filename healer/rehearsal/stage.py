@@ -201,6 +201,7 @@ class Stage:
             Deed.CORDON: lambda: self.cluster.cordon_by_person(node),
             Deed.UNCORDON: lambda: self.cluster.uncordon_by_person(node),
             Deed.NOT_READY: lambda: self.cluster.set_ready(node, ready=False),
+            Deed.WORK_ENDS: lambda: self.cluster.finish_work(node),
             Deed.READY: lambda: self.cluster.set_ready(node, ready=True),
             Deed.EXPORTER_DOWN: lambda: self.telemetry.silent.add(node),
             Deed.EXPORTER_UP: lambda: self.telemetry.silent.discard(node),

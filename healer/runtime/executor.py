@@ -17,7 +17,18 @@ from healer.actions.base import Action, GuardSpoke, Ledger, NotNow, Unresolved, 
 from healer.actions.registry import bound_arguments
 from healer.content.boundary import Defect, call
 from healer.domain.playbook import OnError, OnFailure
-from healer.domain.run import Done, EffectRecord, Failed, Outcome, Refused, RetryAfter, Run, RunState, Unknown
+from healer.domain.run import (
+    Done,
+    EffectRecord,
+    EffectState,
+    Failed,
+    Outcome,
+    Refused,
+    RetryAfter,
+    Run,
+    RunState,
+    Unknown,
+)
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Fenced, HealerError, Unavailable
 from healer.ports import Clock, Journal
@@ -46,6 +57,9 @@ class Executor:
         if cause:
             held = None if run.cancelled_by else self._held(run)
             return _undoing(run, cause, world.now) if held is None else _advanced(run, held, world.now)
+        overdue = _step_overdue(run, world.now)
+        if overdue:
+            return self._held_or_stopped(run, overdue, world.now)
         earlier = self._earlier_steps(run, world)
         if not isinstance(earlier, Done):
             return _advanced(run, earlier, world.now)
@@ -66,6 +80,17 @@ class Executor:
         """What the guards say if a person's word will lift it: a run that is out of time waits for that."""
         verdict = self.permit(run)
         return Refused(verdict) if verdict is not None and verdict.guard in _HOLDS else None
+
+    def _held_or_stopped(self, run: Run, overdue: str, now: datetime) -> Run:
+        """What becomes of a run whose step takes too long: it is gone past only if nothing of it is in doubt."""
+        held = self._held(run)
+        if held is not None:
+            return _advanced(run, held, now)
+        step = run.plan.steps[run.position]
+        records = [each for each in self.journal.effects(run.id) if each.step_id == step.id]
+        if step.on_error is OnError.GO_ON and not any(each.state is EffectState.INTENT for each in records):
+            return _gone_past(run, overdue, now)
+        return _undoing(run, overdue, now)
 
     def _earlier_steps(self, run: Run, world: World) -> Outcome:
         """Failed if an earlier step's effect is gone, Unknown if that cannot be seen, else Done."""
@@ -142,8 +167,12 @@ def _why_stop(run: Run, now: datetime) -> str:
         return ""
     if now - run.started_at - run.held > run.plan.deadline:
         return f"not finished within its deadline: {run.detail}"
+    return ""
+
+
+def _step_overdue(run: Run, now: datetime) -> str:
     step = run.plan.steps[run.position]
-    if now - run.step_started_at > step.timeout:
+    if run.held_since is None and now - run.step_started_at > step.timeout:
         return f"step {step.id} not finished within its timeout: {run.detail}"
     return ""
 
@@ -200,8 +229,12 @@ def _failed(run: Run, outcome: Failed, now: datetime) -> Run:
         return replace(run, failures=failures, next_look_at=now + wait, detail=detail)
     if step.on_error is OnError.STOP:
         return _advanced(run, outcome, now)
-    skipped = replace(run, skipped=(*run.skipped, step.id))
-    return _advanced(skipped, Done(f"{step.id} failed and was gone past: {outcome.detail}"), now)
+    return _gone_past(run, f"{step.id} failed: {outcome.detail}", now)
+
+
+def _gone_past(run: Run, why: str, now: datetime) -> Run:
+    skipped = replace(run, skipped=(*run.skipped, run.plan.steps[run.position].id))
+    return _advanced(skipped, Done(f"gone on without it: {why}"), now)
 
 
 def _next_step(run: Run, now: datetime, detail: str) -> Run:

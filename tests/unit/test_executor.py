@@ -17,7 +17,7 @@ from healer.adapters.simulated_cluster import SimulatedCluster, Verb
 from healer.domain.approval import Person
 from healer.domain.component import Component
 from healer.domain.plan import Effect, PlannedStep
-from healer.domain.playbook import OnFailure
+from healer.domain.playbook import OnError, OnFailure, Retry
 from healer.domain.run import (
     Done,
     EffectRecord,
@@ -224,6 +224,81 @@ def test_the_timeout_of_a_step_counts_from_the_step_s_start(bench: Bench) -> Non
     run = bench.look(run, first, second)
     assert run.state is RunState.UNDOING
     assert run.cause == "step s1 not finished within its timeout: one pod is left"
+
+
+# A step that fails
+
+
+def of_step(run: Run, number: int = 0, **changes: object) -> Run:
+    """The run with another step in its place."""
+    steps = list(run.plan.steps)
+    steps[number] = replace(steps[number], **changes)  # type: ignore[arg-type]
+    return replace(run, plan=replace(run.plan, steps=tuple(steps)))
+
+
+def test_a_step_that_fails_is_tried_again_after_growing_waits_and_then_the_run_fails(bench: Bench) -> None:
+    failing = Fake(running=Failed("no answer"))
+    retry = Retry(times=3, wait=timedelta(seconds=10), factor=3.0, longest=timedelta(seconds=60))
+    run = of_step(bench.begin("fake"), retry=retry)
+    waits = []
+    for _ in range(3):
+        run = bench.look(run, failing)
+        assert (run.state, run.position) == (RunState.RUNNING, 0)
+        waits.append((run.next_look_at - bench.clock.now()).total_seconds())
+        bench.clock.advance(run.next_look_at - bench.clock.now())
+    assert waits == [10, 30, 60]
+    assert run.detail == "s0 failed, attempt 4 of 4 follows: no answer"
+    run = bench.looks(run, failing)
+    assert (run.state, run.cause) == (RunState.FAILED, "no answer")
+    assert failing.asked.count("run fake") == 4
+
+
+def test_the_count_of_failures_begins_anew_with_each_step(bench: Bench) -> None:
+    first, second = Fake("first", running=Failed("not yet")), Fake("second", running=Failed("nor this"))
+    run = bench.begin("first", "second")
+    run = of_step(of_step(run, retry=Retry(times=1)), 1, retry=Retry(times=1))
+    run = bench.look(run, first, second)
+    first.running = Done()
+    run = bench.look(run, first, second)
+    assert (run.position, run.failures) == (1, 0)
+    assert bench.look(run, first, second).state is RunState.RUNNING
+
+
+def test_what_an_earlier_step_has_lost_is_not_tried_again(bench: Bench) -> None:
+    first, second = Fake("first"), Fake("second", running=RetryAfter(SOON, "goes on"))
+    run = of_step(bench.begin("first", "second"), 1, retry=Retry(times=5))
+    run = bench.looks(run, first, second, most=2)
+    first.verifying = Failed("a person took it back")
+    assert bench.look(run, first, second).state is RunState.UNDOING
+
+
+def test_a_step_that_may_fail_is_gone_past_and_is_not_looked_at_again(bench: Bench) -> None:
+    evidence, cordon = Fake("evidence", running=Failed("no dump"), verifying=Failed("no dump")), Fake("cordon")
+    run = of_step(bench.begin("evidence", "cordon"), on_error=OnError.GO_ON)
+    run = bench.look(run, evidence, cordon)
+    assert (run.position, run.skipped) == (1, ("s0",))
+    assert run.detail == "gone on without it: s0 failed: no dump"
+    run = bench.looks(run, evidence, cordon)
+    assert run.state is RunState.SUCCEEDED
+    executor = Executor(bench.journal, by_name(evidence, cordon), lambda _run: None, bench.clock)
+    assert isinstance(executor.still_holds(run, bench.world()), Done)
+
+
+def test_a_step_that_may_fail_may_also_take_too_long(bench: Bench) -> None:
+    slow, then = Fake("slow", running=RetryAfter(SOON, "still at it")), Fake("then")
+    run = of_step(bench.begin("slow", "then"), on_error=OnError.GO_ON)
+    run = bench.looks(run, slow, then, seconds=200)
+    assert (run.state, run.skipped) == (RunState.SUCCEEDED, ("s0",))
+
+
+def test_a_step_whose_effect_is_in_doubt_is_never_gone_past(bench: Bench) -> None:
+    doubtful, then = Fake("doubtful", running=Unknown(SOON, "no answer")), Fake("then")
+    run = of_step(bench.begin("doubtful", "then"), on_error=OnError.GO_ON)
+    with bench.journal.transaction() as write:
+        write.save_effect(EffectRecord(run.id, "s0", "reset/n1", EffectState.INTENT, NOW))
+    run = bench.looks(run, doubtful, then, seconds=200)
+    assert run.state is RunState.FAILED
+    assert "run then" not in then.asked
 
 
 def test_a_cancelled_run_undoes_everything_in_reverse_also_what_failure_would_keep(bench: Bench) -> None:

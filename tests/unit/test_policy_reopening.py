@@ -78,13 +78,15 @@ def test_for_half_an_hour_a_fault_that_is_back_is_the_same_incident_and_then_a_n
 
 
 def test_what_a_person_was_asked_or_a_run_has_done_before_is_not_carried_into_its_next_time() -> None:
-    asked = replace(incident(GPU), approval_id="apr-1", plan=plan(), jobs=("j9",))
+    ladder = replace(incident(GPU), next_playbook="firmly", line="run-1")
+    asked = replace(ladder, approval_id="apr-1", plan=plan(), jobs=("j9",))
     life = Life(replace(asked, state=IncidentState.AWAITING_APPROVAL))
     life.turn(0, HEALTHY)
     life.turn(120, HEALTHY)
     life.turn(150, found(finding(GPU)))
     again = life.only()
     assert (again.state, again.approval_id, again.plan) == (IncidentState.OPEN, None, None)
+    assert (again.next_playbook, again.line) == ("", "run-1"), "what a run has kept in its name is still its"
     assert again.jobs == ("j9", "j1"), "whom it has hit so far is kept"
 
 
