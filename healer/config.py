@@ -484,6 +484,25 @@ class PowerSettings(Section):
             raise ValueError("agent_url must contain {node}")
 
 
+class TicketsSettings(Section):
+    """Where a person is handed what healer can do no more about: files in a folder, or POSTs to a URL.
+
+    Attributes:
+        folder: made when it is needed.
+        url: in place of the folder.
+        token: of the URL, as a bearer.
+    """
+
+    folder: Path = Path("tickets")
+    url: Annotated[str | None, Field(pattern="^https?://")] = None
+    token: Secret | None = None
+    timeout: Duration = timedelta(seconds=10)
+
+    def model_post_init(self, _context: object) -> None:
+        if self.token is not None and self.url is None:
+            raise ValueError("a token is for a url")
+
+
 class StateSettings(Section):
     url: str = "sqlite:///healer.db"
 
@@ -527,6 +546,7 @@ class Config(Section):
     approvals: ApprovalSettings = ApprovalSettings()
     cluster: ClusterSettings = ClusterSettings()
     power: PowerSettings = PowerSettings()
+    tickets: TicketsSettings = TicketsSettings()
     state: StateSettings = StateSettings()
     http: HttpSettings = HttpSettings()
 

@@ -24,6 +24,7 @@ from healer.domain.reading import Reading
 from healer.domain.run import EffectRecord, Run
 from healer.domain.silence import Silence
 from healer.domain.testimony import Testimony
+from healer.domain.ticket import Ticket
 from healer.domain.topology import Topology
 from healer.telemetry.history import Stretch
 
@@ -159,6 +160,18 @@ class PowerControl(Protocol):
 
     def restore(self, node: str, gpus: Sequence[int]) -> None:
         """Put the device's default limits back."""
+        ...
+
+
+class Tickets(Protocol):
+    """Where people are handed what healer can do no more about."""
+
+    def open(self, ticket: Ticket) -> str:
+        """Returns where it is to be read. The same key once more is the same ticket."""
+        ...
+
+    def find(self, key: str) -> str | None:
+        """Where the ticket is to be read, None if there is none, or if that cannot be asked."""
         ...
 
 

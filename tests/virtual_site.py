@@ -19,10 +19,11 @@ from healer.domain.breaker import Trip
 from healer.domain.finding import FailureMode
 from healer.domain.fleet import Workload
 from healer.domain.incident import Incident
+from healer.domain.ticket import Ticket
 from healer.domain.verdict import Mode
 from healer.errors import Unavailable
 from healer.ports import Eviction, Transaction
-from healer.rehearsal.virtual import FleetPower, FleetTelemetry, VirtualClock
+from healer.rehearsal.virtual import FleetPower, FleetTelemetry, HeldTickets, VirtualClock
 from healer.runtime.knowledge import Outside
 from healer.runtime.operator import Operator
 from healer.runtime.snapshot import Board, Snapshot
@@ -100,6 +101,14 @@ class FusedPower(FleetPower):
             super().restore(node, gpus)
 
 
+class FusedTickets(HeldTickets):
+    fuse = Fuse()
+
+    def open(self, ticket: Ticket) -> str:
+        with self.fuse.around("ticket"):
+            return super().open(ticket)
+
+
 class RecordingChannel:
     """Implements `healer.ports.ApprovalChannel`.
 
@@ -159,8 +168,9 @@ class Site:
         self.power = FusedPower(self.fleet)
         self.telemetry = FleetTelemetry(self.fleet)
         self.channel = RecordingChannel()
+        self.tickets = FusedTickets()
         self.fuse = fuse or Fuse()
-        self.power.fuse = self.cluster.fuse = self.fuse
+        self.power.fuse = self.cluster.fuse = self.tickets.fuse = self.fuse
         self.config = site_config(folder, budget_w=budget_w)
         self._started = 0
         self.start()
@@ -173,7 +183,9 @@ class Site:
         self.operator: Operator = build_operator(
             self.config,
             content=site_content(self.config.model_dump_json(include={"detectors", "models", "playbooks"})),
-            outside=Outside(self.telemetry, cluster=self.cluster, power=self.power, channel=self.channel),
+            outside=Outside(
+                self.telemetry, cluster=self.cluster, power=self.power, tickets=self.tickets, channel=self.channel
+            ),
             journal=self.journal,
             board=self.board,
             clock=self.clock,

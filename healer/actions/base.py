@@ -9,12 +9,17 @@ from typing import Any, ClassVar, Protocol
 
 from healer.domain.component import Component, ComponentKind
 from healer.domain.frame import Frame
+from healer.domain.incident import Incident
 from healer.domain.plan import Effect
 from healer.domain.run import EffectRecord, EffectState, Outcome, Run
 from healer.domain.verdict import Verdict
-from healer.errors import HealerError, Rejected, Unavailable
-from healer.ports import Clock, Cluster, PowerControl
+from healer.errors import HealerError, NotFound, Rejected, Unavailable
+from healer.ports import Clock, Cluster, PowerControl, Tickets
 from healer.schema import Section
+
+
+def _no_incident(incident_id: str) -> Incident:
+    raise NotFound("incident", f"there is no incident {incident_id}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +29,7 @@ class World:
     Attributes:
         frame: the newest frame; None before the first.
         power_floor_w: no cap goes below this.
+        incident: one by its id, as it now stands. Raises NotFound.
     """
 
     now: datetime
@@ -31,6 +37,14 @@ class World:
     configured_cluster: Cluster | None
     configured_power: PowerControl | None
     power_floor_w: float
+    configured_tickets: Tickets | None = None
+    incident: Callable[[str], Incident] = _no_incident
+
+    @property
+    def tickets(self) -> Tickets:
+        if self.configured_tickets is None:
+            raise Rejected("tickets", "tickets go nowhere; set tickets.folder or tickets.url")
+        return self.configured_tickets
 
     @property
     def cluster(self) -> Cluster:

@@ -45,7 +45,9 @@ class Until:
             compile_condition(arguments.until, target.kind)
         except ValueError as error:
             return Proposal(blockers=(str(error),))
-        return Proposal(effects=(Effect("wait until", arguments.until),))  # for who approves what comes after it
+        return Proposal(
+            effects=(Effect("wait until", arguments.until, harmless=True),)
+        )  # for who approves what comes after it
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
         try:
@@ -70,7 +72,7 @@ class Until:
 
 
 @lru_cache(maxsize=256)
-def compile_condition(text: str, kind: ComponentKind) -> CelExpression:
+def compile_condition(text: str, kind: ComponentKind | None) -> CelExpression:
     """On a target of this kind. Raises ValueError."""
     return compile_expression(
         text, shape={"gpus": _GPUS, "node": _NODE} if kind is ComponentKind.NODE else {"gpus": _GPUS}

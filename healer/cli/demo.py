@@ -135,6 +135,7 @@ def _config(folder: Path, slack: LocalSlack) -> Config:
                 },
             },
             "cluster": {"kind": "simulated"},
+            "tickets": {"folder": folder / "tickets"},
             "state": {"url": f"sqlite:///{folder / 'healer.db'}"},
             "http": {"listen": "127.0.0.1:0", "auth": "none"},
         }

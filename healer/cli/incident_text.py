@@ -66,6 +66,7 @@ def _facts(incident: IncidentView, now: datetime) -> Iterable[tuple[str, Sequenc
     yield "jobs", incident.jobs
     yield "symptoms", [f"{s.failure_mode} of {named(s.component)}: {s.reason}" for s in incident.symptoms]
     yield "evidence", [_evidence(evidence) for evidence in incident.evidence]
+    yield "tried", list(incident.tried)
     yield "reopened", [f"{incident.reopened}, each time after it had gone away by itself"] if incident.reopened else []
     if incident.state in _ENDED:
         yield "fault", [_fault(incident)]

@@ -30,7 +30,7 @@ from healer.domain.playbook import Playbook
 from healer.errors import HealerError, InvalidDocument, NotFound, Problem
 from healer.rehearsal.rehearse import Played, rehearse
 from healer.runtime.knowledge import Outside
-from healer.runtime.outside import build_cluster, build_power, build_source, build_topology
+from healer.runtime.outside import build_cluster, build_power, build_source, build_tickets, build_topology
 from healer.runtime.preview import Preview, preview
 from healer.runtime.web.views import plan_view
 from healer.runtime.wiring import Content, WallClock, budgets_of, checked, detectors_of, playbooks_of
@@ -245,7 +245,13 @@ def plan(
         chosen = replace(chosen, failure_modes=frozenset({wanted}))
     if config.telemetry.source == "simulator":
         raise HealerError("telemetry.source is simulator: there is no real fleet; see healer playbook rehearse")
-    outside = Outside(build_source(config), build_cluster(config), build_power(config), topology=build_topology(config))
+    outside = Outside(
+        build_source(config),
+        build_cluster(config),
+        build_power(config),
+        build_tickets(config),
+        topology=build_topology(config),
+    )
     with _journal(config.state.url) as journal:
         seen = preview(
             chosen,

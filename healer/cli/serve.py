@@ -29,6 +29,7 @@ from healer.runtime.outside import (
     build_notices,
     build_power,
     build_source,
+    build_tickets,
     build_topology,
 )
 from healer.runtime.snapshot import Board, Snapshot
@@ -80,7 +81,8 @@ def built_daemon(
         source,
         cluster,
         power,
-        channel,
+        build_tickets(config),
+        channel=channel,
         topology=topology,
         notices=notices,
         witness=witness,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -52,6 +52,9 @@ class _Retry(Section):
     factor: Annotated[float, Field(ge=1.0, le=10.0)] = 2.0
     longest: Duration = timedelta(minutes=10)
 
+    def retry(self) -> Retry:
+        return Retry(self.times, self.wait, self.factor, self.longest)
+
 
 class _Step(Section):
     """Attributes:
@@ -79,7 +82,7 @@ class _Document(Section):
     name: Annotated[str, Field(pattern=_NAME)]
     description: Annotated[str, Field(min_length=1)]
     match: _Match | None = None
-    target: ComponentKind
+    target: Literal["gpu", "node", "rack", "power_feed", "job", "link", "source", "incident"]
     params: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     approval: _Approval = _Approval()
     deadline: Duration = timedelta(hours=1)
@@ -202,7 +205,7 @@ def parse_playbook(document: Document) -> Playbook:
             timeout=step.timeout,
             on_failure=step.on_failure,
             on_error=step.on_error,
-            retry=None if step.retry is None else Retry(**step.retry.model_dump()),
+            retry=None if step.retry is None else step.retry.retry(),
         )
         for i, step in enumerate(raw.steps)
     )
@@ -219,7 +222,7 @@ def parse_playbook(document: Document) -> Playbook:
         name=raw.name,
         description=raw.description.strip(),
         failure_modes=frozenset() if match is None else frozenset(match.failure_modes),
-        target=raw.target,
+        target=None if raw.target == "incident" else ComponentKind(raw.target),
         approval=ApprovalRule(when, raw.approval.expires_after),
         steps=steps,
         resolves_when=raw.resolves_when,

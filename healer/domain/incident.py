@@ -71,6 +71,7 @@ class Incident:
     persists: it still stands for its fault: that has been there ever since the end, or is gone only lately.
     reopened: how often it came back after it had gone away by itself.
     next_playbook: what is tried next, because another playbook has failed; empty for what its failure mode calls for.
+    tried: what was done and has not helped, and why, oldest first.
     line: its first run, whose name is on what was kept; empty before.
     story: one line on where it stands, for the person who opens it.
     """
@@ -101,6 +102,7 @@ class Incident:
     approval_id: str | None = None
     run_id: str | None = None
     next_playbook: str = ""
+    tried: tuple[str, ...] = ()
     line: str = ""
     story: str = ""
 

@@ -23,12 +23,14 @@ class Effect:
         target: to what, by a name that does not churn: a pod is named by its controller.
         detail: for the reader: the pods of the moment, the watts. Not part of the digest.
         takes_out: the node that leaves service by it; budgets count these.
+        harmless: no work is lost if it was done for nothing: a ticket, an exporter that starts again.
     """
 
     verb: str
     target: str
     detail: str = ""
     takes_out: str | None = None
+    harmless: bool = False
 
     def __str__(self) -> str:
         return f"{self.verb} {self.target}" + (f" ({self.detail})" if self.detail else "")
@@ -82,6 +84,10 @@ class Plan:
     @property
     def takes_out(self) -> frozenset[str]:
         return frozenset(effect.takes_out for effect in self.effects if effect.takes_out is not None)
+
+    @property
+    def harmless(self) -> bool:
+        return all(effect.harmless for effect in self.effects)
 
     def exceeds(self, approved: Plan) -> tuple[Effect, ...]:
         """The effects of this plan that `approved` did not show to the approver.

@@ -33,6 +33,7 @@ class ResolvesWhen(StrEnum):
 
     CONTAINED = "contained"  # the target is out of service: the fault may persist, nothing runs on it
     HEALTHY = "healthy"  # the telemetry says so
+    HANDED_OVER = "handed over"  # nothing: a person takes over
 
 
 class OnFailure(StrEnum):
@@ -99,6 +100,7 @@ class ApprovalRule:
 class Playbook:
     """Attributes:
     failure_modes: that it answers by itself; none for one that only another playbook leads to.
+    target: what it works on, found from the incident's component; None for that component itself.
     otherwise: the playbook that is planned when a run of this one has failed, or nobody has answered.
     hold: the finding must have lasted this long before the playbook is planned.
     digest: sha256 of the document's text: a run keeps the document it was planned with.
@@ -108,7 +110,7 @@ class Playbook:
     name: str
     description: str
     failure_modes: frozenset[FailureMode]
-    target: ComponentKind
+    target: ComponentKind | None
     approval: ApprovalRule
     steps: tuple[Step, ...]
     resolves_when: ResolvesWhen

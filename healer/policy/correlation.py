@@ -233,8 +233,18 @@ class _Turn:
             return incident
         if incident.healthy_since is None and self.at - incident.changed_at < self.clear_after:
             return incident
-        story = "found again after its remedy"
-        return replace(incident, state=IncidentState.OPEN, changed_at=self.at, run_id=None, story=story)
+        plan = incident.plan
+        following = plan.otherwise if plan is not None else None
+        tried = (f"{plan.playbook} has not helped",) if plan is not None and following else ()
+        return replace(
+            incident,
+            state=IncidentState.OPEN,
+            changed_at=self.at,
+            run_id=None,
+            next_playbook=following or incident.next_playbook,
+            tried=(*incident.tried, *tried),
+            story="found again after its remedy" + (f"; {following} is next" if following else ""),
+        )
 
     def _refreshed(self, incident: Incident, finding: Finding) -> Incident:
         """Its worst health stays, so that flapping does not lower the severity; what convinced is renewed when it has

@@ -110,6 +110,8 @@ def _freshness(plan: Plan, situation: Situation) -> Verdict | None:
     if plan.takes_out and fleet_age > situation.max_age:
         age = fleet_age.total_seconds()
         return Verdict(Guard.FRESHNESS, f"the scheduler was last seen {age:.0f} s ago", "it answers again")
+    if plan.harmless:
+        return None  # what repairs blindness, or tells of it, is not held back by it
     if situation.data_age is None:
         return Verdict(Guard.FRESHNESS, "there is no current telemetry of the component", "its telemetry is back")
     if situation.data_age > situation.max_age:

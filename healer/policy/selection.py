@@ -39,10 +39,12 @@ def urgency(incident: Incident) -> tuple[int, datetime, str]:
     return -incident.health, incident.opened_at, incident.id
 
 
-def target_of(incident: Incident, kind: ComponentKind) -> Component | None:
-    """The component of that kind that the incident's component belongs to; None if the telemetry does not name it."""
+def target_of(incident: Incident, kind: ComponentKind | None) -> Component | None:
+    """The component of that kind that the incident's component belongs to, itself if no kind is asked for; None if the
+    telemetry does not name it.
+    """
     where = incident.component
-    if kind is where.kind:
+    if kind is None or kind is where.kind:
         return where
     match kind:
         case ComponentKind.NODE if where.node is not None:

@@ -25,7 +25,7 @@ from healer.domain.incident import Incident
 from healer.domain.playbook import Playbook
 from healer.domain.run import Run
 from healer.errors import Conflict, Unavailable
-from healer.rehearsal.virtual import START, FleetPower, FleetTelemetry, VirtualClock
+from healer.rehearsal.virtual import START, FleetPower, FleetTelemetry, HeldTickets, VirtualClock
 from healer.runtime.knowledge import Outside
 from healer.runtime.operator import Operator
 from healer.runtime.snapshot import Board, Snapshot
@@ -92,12 +92,17 @@ class Stage:
     cluster: SimulatedCluster = field(init=False)
     power: FleetPower = field(init=False)
     telemetry: FleetTelemetry = field(init=False)
+    tickets: HeldTickets = field(default_factory=HeldTickets)
     journal: SqlJournal = field(init=False)
     operator: Operator = field(init=False)
     effects: list[str] = field(default_factory=list)
     _happened: list[tuple[datetime, str]] = field(default_factory=list)
     _starts: int = 0
-    _seen: tuple[int, int] = (0, 0)  # how many of the cluster's and of the agents' changes are in `effects`
+    _seen: tuple[int, int, int] = (
+        0,
+        0,
+        0,
+    )  # how many changes of the cluster, the agents and the tickets are in `effects`
 
     def __post_init__(self) -> None:
         site = self.test.site
@@ -138,6 +143,7 @@ class Stage:
                 self.telemetry,
                 cluster=self.cluster,
                 power=self.power,
+                tickets=self.tickets,
                 notices=None if told is None else _Told(told, self.fleet.layout),
             ),
             journal=self.journal,
@@ -213,12 +219,13 @@ class Stage:
     # What came of it
 
     def _note_effects(self) -> None:
-        of_cluster, of_power = self._seen
+        of_cluster, of_power, of_tickets = self._seen
         for effect in self.cluster.effects[of_cluster:]:
             self.effects.append(f"evict {effect.of}" if effect.verb is Verb.EVICT else f"{effect.verb} {effect.node}")
         for node, limits_w in self.power.asked[of_power:]:
             self.effects.append(f"limit {node}" if limits_w else f"restore {node}")
-        self._seen = len(self.cluster.effects), len(self.power.asked)
+        self.effects += ["ticket"] * (len(self.tickets.opened) - of_tickets)
+        self._seen = len(self.cluster.effects), len(self.power.asked), len(self.tickets.opened)
 
     def incident(self) -> Incident | None:
         """The first that a plan was made for, else the first."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from healer.domain.fleet import GpuPower
 from healer.domain.reading import Labels, Reading
+from healer.domain.ticket import Ticket
 from healer.errors import HealerError, NotFound, Rejected, Unavailable
 from healer.sim.exposition import node_page, rack_page
 from healer.sim.fleet import PowerLimit, SimulatedFleet
@@ -97,6 +98,24 @@ class FleetPower:
     def _answer(self) -> None:
         if self._lost_answers:
             raise self._lost_answers.pop()
+
+
+class HeldTickets:
+    """Implements `healer.ports.Tickets`.
+
+    Attributes:
+        opened: by their keys, in order.
+    """
+
+    def __init__(self) -> None:
+        self.opened: dict[str, Ticket] = {}
+
+    def open(self, ticket: Ticket) -> str:
+        self.opened[ticket.key] = ticket
+        return f"ticket {ticket.key}"
+
+    def find(self, key: str) -> str | None:
+        return f"ticket {key}" if key in self.opened else None
 
 
 class FleetTelemetry:

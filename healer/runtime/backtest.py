@@ -22,6 +22,7 @@ from healer.domain.fleet import GpuPower
 from healer.domain.frame import Frame
 from healer.domain.reading import Reading
 from healer.domain.signal import Signal
+from healer.domain.ticket import Ticket
 from healer.domain.verdict import Mode
 from healer.errors import Rejected, Unavailable
 from healer.ports import TelemetryHistory
@@ -91,7 +92,7 @@ def backtest(
 
 
 class _Replay:
-    """The clock, and a stand-in for the telemetry source and the agents, at the time of the newest reading."""
+    """The clock, and a stand-in for the telemetry source, the agents and tickets, at the time of the newest reading."""
 
     name = "replay"
 
@@ -103,7 +104,7 @@ class _Replay:
         self._rows: dict[str, list[int]] = {}  # of the frame's GPUs, by node
         self._cluster = SimulatedCluster({}, clock=self)
         journal.lead("backtest", start, _LEASE)
-        outside = Outside(source=self, cluster=self._cluster, power=self, is_replay=True)
+        outside = Outside(source=self, cluster=self._cluster, power=self, tickets=self, is_replay=True)
         self._operator = build_operator(
             config, content=content, outside=outside, journal=journal, board=Board(Snapshot(config.mode)), clock=self
         )
@@ -147,6 +148,12 @@ class _Replay:
 
     def restore(self, node: str, gpus: Sequence[int]) -> None:
         raise Rejected("replay", f"nothing acts in a backtest: {node} {gpus}")
+
+    def open(self, ticket: Ticket) -> str:
+        raise Rejected("replay", f"nothing acts in a backtest: {ticket.title}")
+
+    def find(self, key: str) -> str | None:  # noqa: ARG002
+        return None
 
     def _meet_nodes(self, frame: Frame) -> None:
         self._frame, self._rows = frame, {}

@@ -11,6 +11,7 @@ from healer.domain.approval import Approval, ApprovalState
 from healer.domain.breaker import Trip
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.plan import Plan
+from healer.domain.playbook import ResolvesWhen
 from healer.domain.run import Run, RunState
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Conflict, NotFound
@@ -202,6 +203,10 @@ class Book:
 
     def _after(self, run: Run, incident: Incident) -> Incident:
         now = self.clock.now()
+        if run.state is RunState.SUCCEEDED and run.plan.resolves_when is ResolvesWhen.HANDED_OVER:
+            because = f"; {incident.tried[-1]}" if incident.tried else ""
+            story = f"handed over by {run.plan.playbook}: {run.detail}{because}"
+            return replace(incident, state=IncidentState.ESCALATED, changed_at=now, story=story)
         if run.state is RunState.SUCCEEDED:
             story = f"{run.plan.playbook} has ended: {run.detail}; verifying"
             return replace(incident, state=IncidentState.VERIFYING, changed_at=now, healthy_since=None, story=story)
@@ -218,6 +223,7 @@ class Book:
             incident,
             state=IncidentState.OPEN,
             next_playbook=plan.otherwise,
+            tried=(*incident.tried, why),
             approval_id=None,
             changed_at=now,
             story=f"{why}; {plan.otherwise} is next",

@@ -10,6 +10,8 @@ import numpy as np
 
 from healer.actions.base import World
 from healer.domain.breaker import Trip
+from healer.domain.component import Component, ComponentKind
+from healer.domain.finding import FailureMode
 from healer.domain.fleet import Fleet
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
@@ -33,6 +35,7 @@ from healer.ports import (
     Notices,
     PowerControl,
     TelemetrySource,
+    Tickets,
     TopologySource,
 )
 
@@ -70,6 +73,7 @@ class Outside:
     source: TelemetrySource
     cluster: Cluster | None = None
     power: PowerControl | None = None
+    tickets: Tickets | None = None
     channel: ApprovalChannel | None = None
     topology: TopologySource | None = None
     notices: Notices | None = None
@@ -124,6 +128,8 @@ class Knowledge:
             configured_cluster=self._outside.cluster,
             configured_power=self._outside.power,
             power_floor_w=self.rules.power_floor_w,
+            configured_tickets=self._outside.tickets,
+            incident=self._journal.incident,
         )
 
     def permit(self, run: Run) -> Verdict | None:
@@ -203,10 +209,13 @@ class Knowledge:
         return racks
 
     def _age_of(self, incident: Incident) -> timedelta | None:
-        """How old the newest sample of the incident's own component is."""
+        """How old the newest sample of the incident's own component is; of a GPU that is gone, that of its node."""
         if self._frame is None:
             return None
-        age_s = self._frame.age_of(incident.component)
+        about = incident.component
+        if incident.failure_mode is FailureMode.GPU_FELL_OFF_BUS and about.node is not None:
+            about = Component(ComponentKind.NODE, node=about.node)
+        age_s = self._frame.age_of(about)
         return None if np.isnan(age_s) else self._clock.now() - self._frame.at + timedelta(seconds=age_s)
 
 

@@ -25,11 +25,13 @@ from healer.adapters.scrape.kubernetes import KubernetesTargets
 from healer.adapters.scrape.source import ScrapeSource
 from healer.adapters.slurm.programs import SlurmPrograms
 from healer.adapters.slurm.topology import SlurmTopology
+from healer.adapters.tickets.folder import FolderTickets
+from healer.adapters.tickets.webhook import WebhookTickets
 from healer.adapters.topology.file import TopologyFile
 from healer.adapters.topology.kube_state import KubeStateTopology
 from healer.adapters.topology.layers import BackgroundTopology, LayeredTopology
 from healer.config import Config, PrometheusSettings, Secret
-from healer.ports import Cluster, PowerControl, TelemetrySource, TopologySource
+from healer.ports import Cluster, PowerControl, TelemetrySource, Tickets, TopologySource
 from healer.telemetry.catalogue.site import READ_METRICS
 from healer.telemetry.identity import PCI_LABEL
 from healer.telemetry.notices import HeldNotices
@@ -179,6 +181,15 @@ def build_cluster(config: Config) -> Cluster | None:
         rack_label=settings.rack_label,
         timeout_s=settings.timeout.total_seconds(),
     )
+
+
+def build_tickets(config: Config) -> Tickets:
+    """Raises InvalidDocument if a secret is missing."""
+    settings = config.tickets
+    if settings.url is None:
+        return FolderTickets(settings.folder)
+    token = None if settings.token is None else settings.token.read("tickets.token")
+    return WebhookTickets(settings.url, token=token, timeout_s=settings.timeout.total_seconds())
 
 
 def build_power(config: Config) -> PowerControl | None:

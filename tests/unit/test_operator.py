@@ -203,16 +203,16 @@ def test_a_workload_that_leaves_by_itself_does_not_void_the_approval(site: Site)
     assert len(site.journal.approvals()) == 1
 
 
-@pytest.mark.parametrize(("closing", "ends"), [(ApprovalState.VOID, "open"), (ApprovalState.EXPIRED, "escalated")])
+@pytest.mark.parametrize(("closing", "following"), [(ApprovalState.VOID, ""), (ApprovalState.EXPIRED, "hand-over")])
 def test_a_crash_between_closing_a_question_and_the_incident_s_turn_leaves_nothing_stuck(
-    site: Site, closing: ApprovalState, ends: str
+    site: Site, closing: ApprovalState, following: str
 ) -> None:
     asked_for_drain(site)
     (approval,) = site.pending()
     site.operator.book.close(approval, closing, "closed just before the crash")
     site.restart()
     site.operator.pursue()
-    assert site.incident().state == ends
+    assert (site.incident().state, site.incident().next_playbook) == (IncidentState.OPEN, following)
 
 
 def test_an_answer_that_is_quicker_than_the_voiding_of_its_question_stands(site: Site) -> None:
@@ -579,3 +579,28 @@ def test_what_a_detector_with_a_defect_would_have_judged_is_unknown_and_ends_not
     site.observe_with(*(replace(part, detect=broken) if part.name == "ecc" else part for part in detectors))
     site.ticks(30)
     assert site.incident().state is IncidentState.AWAITING_APPROVAL
+
+
+def test_a_gpu_that_is_gone_can_be_drained_long_after_it_was_last_seen_while_its_node_is(site: Site) -> None:
+    add_training(site.cluster, "gpu-002")
+    site.ticks(6)
+    site.fleet.inject(Fault(FaultKind.GPU_LOST, 0, node="gpu-002", gpu=1))
+    site.ticks(40)
+    assert site.incident().failure_mode is FailureMode.GPU_FELL_OFF_BUS
+    site.answer(approve=True)
+    site.ticks(6)
+    assert site.incident().state is IncidentState.RESOLVED
+    assert site.cluster.node("gpu-002").cordoned
+
+
+def test_a_gpu_that_is_gone_with_its_whole_node_from_the_telemetry_is_not_drained(site: Site) -> None:
+    site.ticks(6)
+    site.fleet.inject(Fault(FaultKind.GPU_LOST, 0, node="gpu-002", gpu=1))
+    site.ticks(12)
+    assert len(site.channel.asked) == 1
+    site.telemetry.silent.add("gpu-002")
+    site.ticks(12)
+    for _ in site.pending():
+        site.answer(approve=True)
+    site.ticks(6)
+    assert site.cluster.effects == ()

@@ -31,7 +31,7 @@ def test_nothing_explains_what_stands_above_it_but_for_what_explains_only_its_pa
         for effect in effects
         if depth.get(effect, len(depth)) <= depth[cause] and effect is not cause
     }
-    # Blank values are both: what a lost GPU shows, or one whose driver hangs, and where all of a node are, what hides it.
+    # Blank values are both: what a GPU shows that is lost or hangs, and where a whole node has them, what hides it.
     assert above == {(Mode.GPU_FELL_OFF_BUS, Mode.TELEMETRY_LOST), (Mode.GPU_XID, Mode.TELEMETRY_LOST)}
     assert Mode.GPU_FELL_OFF_BUS in EXPLAINS[Mode.TELEMETRY_LOST][Reach.PARTS]
 

@@ -73,7 +73,7 @@ def test_without_a_scheduler_there_is_no_plan_and_it_says_why(site: Site) -> Non
 
 
 def test_an_incident_that_the_playbook_does_not_answer_has_no_plan(site: Site) -> None:
-    seen = _preview(site, "drain-node", FailureMode.GPU_XID, NODE)
+    seen = _preview(site, "drain-node", FailureMode.PCIE_DEGRADED, NODE)
     assert (seen.plan, seen.verdicts) == (None, ())
 
 

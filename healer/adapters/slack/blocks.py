@@ -90,6 +90,8 @@ def _reach(incident: Incident) -> Iterable[str]:
         yield f"*Jobs hurt:* {escape(', '.join(incident.jobs[:_MOST_JOBS]))}{more}"
     if incident.symptoms:
         yield f"*Explains:* {_counted(len(incident.symptoms), 'symptom')}"
+    if incident.tried:
+        yield f"*Tried before:* {escape(incident.tried[-1])}"
     if incident.reopened:
         yield f"*Came back:* {_counted(incident.reopened, 'time')} after it had gone away by itself"
 

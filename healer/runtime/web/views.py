@@ -105,6 +105,7 @@ class IncidentView(msgspec.Struct, frozen=True):
     gone: its fault was observed to be over.
     persists: while it does, the fault that is found again is this one and opens nothing.
     reopened: how often it came back after it had gone away by itself.
+    tried: what was done and has not helped, and why, oldest first.
     silenced: why it is left alone now; null if it is not, and in a backtest.
     """
 
@@ -129,6 +130,7 @@ class IncidentView(msgspec.Struct, frozen=True):
     gone: bool
     persists: bool
     reopened: int
+    tried: list[str]
     plan: PlanView | None
     approval_id: str | None
     run_id: str | None
@@ -159,6 +161,7 @@ def incident_view(incident: Incident, silenced: Silenced | None = None) -> Incid
         gone=incident.gone,
         persists=incident.persists,
         reopened=incident.reopened,
+        tried=list(incident.tried),
         plan=None if incident.plan is None else plan_view(incident.plan, incident.verdict),
         approval_id=incident.approval_id,
         run_id=incident.run_id,
