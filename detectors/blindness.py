@@ -100,6 +100,7 @@ class _Nodes:
     """How each node stands in the telemetry. Arrays: (n_nodes,).
 
     Attributes:
+        seen: whether something fresh is seen of any of its GPUs.
         silent_s: for how many seconds nothing fresh was seen of any of its GPUs; 0 while one is seen.
         silent: whether that is more than a missed scrape.
         frozen: whether it is because its exporter repeats itself.
@@ -120,8 +121,8 @@ class _Nodes:
         np.minimum.at(
             youngest, groups.of_gpu[there], np.where(np.isnan(frame.age_s[there]), np.inf, frame.age_s[there])
         )
-        seen = groups.count(frame.current) > 0
-        self.silent_s: Floats = np.where(seen | (groups.sizes == 0), 0.0, youngest)
+        self.seen: Bools = groups.count(frame.current) > 0
+        self.silent_s: Floats = np.where(self.seen | (groups.sizes == 0), 0.0, youngest)
         self.silent_s[np.isinf(self.silent_s)] = 0.0  # ages that are not told say nothing
         self.frozen: Bools = groups.count(frame.presence == Presence.FROZEN) > 0
         self.silent: Bools = self.silent_s >= settings.unreachable_after_s
@@ -176,7 +177,7 @@ def _of_silent_racks(rack: Ints, silent: Bools) -> Bools:
 
 def _unreachable(frame: Frame, nodes: _Nodes) -> Findings:
     health = np.full(len(frame.nodes), Health.UNKNOWN, dtype=np.int8)
-    health[nodes.silent_s == 0] = Health.HEALTHY
+    health[nodes.seen] = Health.HEALTHY
     health[nodes.unreachable] = Health.FAILED
     ready = frame.nodes.signals.latest(NodeSignal.READY)
 
@@ -192,7 +193,7 @@ def _unreachable(frame: Frame, nodes: _Nodes) -> Findings:
 def _lost_nodes(frame: Frame, settings: Settings, nodes: _Nodes, fields: Mapping[int, Sequence[Signal]]) -> Findings:
     lost = (_together(nodes) >= settings.lost_after_s) & ~nodes.unreachable & ~nodes.on_purpose
     health = np.full(len(frame.nodes), Health.UNKNOWN, dtype=np.int8)
-    health[nodes.silent_s == 0] = Health.HEALTHY
+    health[nodes.seen] = Health.HEALTHY  # who was never seen, since healer started, is not
     for row in fields:
         health[row] = Health.DEGRADED
     if not nodes.everywhere and not nodes.lately:
@@ -306,7 +307,8 @@ def _lost_source(frame: Frame, settings: Settings, nodes: _Nodes) -> Findings:
     silent = nodes.silent & ~nodes.on_purpose
     count, of = int(np.count_nonzero(silent)), nodes.in_service
     if not nodes.everywhere:
-        return Findings(reports=(Report(MODES[0], SOURCE, Health.HEALTHY),)) if len(frame.nodes) else Findings()
+        told = np.count_nonzero(nodes.seen) > (1.0 - settings.most) * of
+        return Findings(reports=(Report(MODES[0], SOURCE, Health.HEALTHY),)) if told else Findings()
     for_s = float(np.median(nodes.silent_s[silent]))
     if for_s < settings.all_lost_after_s:
         return Findings()

@@ -54,6 +54,8 @@ class RestartExporter:
             return Failed(f"no {arguments.owner} is on {_name(target)} any more")
         for each in old:
             self._restart(each, ledger)
+        if old:
+            return RetryAfter(_LOOK_AGAIN, f"{old[0]} was asked to go")
         return self.verify(arguments, target, ledger)
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:

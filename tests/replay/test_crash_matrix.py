@@ -16,6 +16,7 @@ from healer.sim.faults import Fault, FaultKind
 from tests.virtual_site import ON_CALL, Crash, Fuse, Site, add_training
 
 SICK = "gpu-002"
+EXPORTER = "DaemonSet/dcgm-exporter"
 MOST_TICKS = 60
 
 
@@ -39,6 +40,22 @@ def cap_site(folder: Path, fuse: Fuse) -> Site:
     return site
 
 
+def blind_site(folder: Path, fuse: Fuse) -> Site:
+    """The exporter of a node hangs until it is started anew."""
+    site = Site(folder, fuse=fuse)
+    site.cluster.add_workload(EXPORTER, node=SICK, namespace="gpu-operator")
+    site.ticks(3)
+    site.telemetry.silent.add(SICK)
+    return site
+
+
+def blind_for_ever_site(folder: Path, fuse: Fuse) -> Site:
+    """The same, and starting it anew does not help."""
+    site = blind_site(folder, fuse)
+    site.cluster.add_workload("DaemonSet/helpless", node=SICK)
+    return site
+
+
 def on_call(site: Site) -> None:
     """Approves what is asked, and cancels what gets nowhere."""
     if site.channel.asked and site.pending():
@@ -46,6 +63,9 @@ def on_call(site: Site) -> None:
     for run in site.journal.runs(active_only=True):
         if "training/all" in run.detail and not run.cancelled_by:
             site.journal.request_cancel(run.id, ON_CALL, site.clock.now(), "it gets nowhere")
+    helpless = any(each.owner == "DaemonSet/helpless" for each in site.cluster.workloads(SICK))
+    if not helpless and any(effect.of == f"gpu-operator/{EXPORTER}" for effect in site.cluster.effects):
+        site.telemetry.silent.discard(SICK)
 
 
 def lived_through(site: Site, *, seconds: float) -> int:
@@ -104,6 +124,27 @@ def assert_capped_and_restored(site: Site) -> None:
     assert all(len(watts) <= 1 for watts in by_tick)
 
 
+def assert_exporter_started_once(site: Site) -> None:
+    assert_ended(site, IncidentState.RESOLVED, RunState.SUCCEEDED)
+    assert [effect.of for effect in site.cluster.effects] == [f"gpu-operator/{EXPORTER}"]
+    assert site.journal.approvals() == ()
+    assert site.tickets.opened == {}
+
+
+def assert_handed_over_once(site: Site) -> None:
+    """Up the ladder: the exporter was started anew once, and there is one ticket."""
+    incident = site.incident()
+    assert (incident.state, incident.next_playbook) == (IncidentState.ESCALATED, "hand-over"), incident.story
+    assert [effect.of for effect in site.cluster.effects] == [f"gpu-operator/{EXPORTER}"]
+    assert len(site.tickets.opened) == 1
+    second, first = site.journal.runs()
+    assert (first.state, second.state) == (RunState.SUCCEEDED, RunState.SUCCEEDED)
+    assert site.journal.leases() == {}
+    for run in (first, second):
+        assert EffectState.INTENT not in {effect.state for effect in site.journal.effects(run.id)}
+    assert first_broken_link(site.journal.audit_log(limit=10_000)) is None
+
+
 def crash_everywhere(
     folder: Path, make: Callable[[Path, Fuse], Site], check: Callable[[Site], None], *, seconds: float, since: str = ""
 ) -> list[str]:
@@ -142,3 +183,13 @@ def test_a_drain_that_is_cancelled_is_undone_after_a_crash_at_any_instant(tmp_pa
 def test_a_power_cap_survives_a_crash_at_any_instant(tmp_path: Path) -> None:
     points = crash_everywhere(tmp_path, cap_site, assert_capped_and_restored, seconds=12)
     assert {"before set_limits", "after set_limits", "before restore", "after restore"} <= set(points)
+
+
+def test_an_exporter_is_started_anew_once_whenever_healer_dies(tmp_path: Path) -> None:
+    points = crash_everywhere(tmp_path, blind_site, assert_exporter_started_once, seconds=30, since="after write")
+    assert {"before evict", "after evict"} <= set(points)
+
+
+def test_a_ladder_is_climbed_once_whenever_healer_dies(tmp_path: Path) -> None:
+    points = crash_everywhere(tmp_path, blind_for_ever_site, assert_handed_over_once, seconds=30, since="after evict")
+    assert {"before ticket", "after ticket"} <= set(points)
