@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Evidence, FailureMode, Findings, Health, Judgement
 from healer.domain.fleet import Disposition, Node, Workload
 from healer.domain.incident import IncidentState, Severity
+from healer.domain.playbook import Retry
 from healer.domain.reading import Column, Reading
 from healer.domain.run import RunState
+from tests.journal_samples import plan_of, run_of
 from tests.unit.core_samples import ECC, START, finding, gpu, incident, judged, node, rack
 
 ANOMALY = FailureMode.GPU_ANOMALY
@@ -169,3 +172,19 @@ def test_a_reading_counts_its_samples_over_all_columns() -> None:
     reading = Reading(START, (column, column), [{"gpu": "0"}, {"gpu": "1"}])
     assert reading.samples == 4
     assert reading.labels(column) == [{"gpu": "0"}, {"gpu": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("factor", "waits"),
+    [(2.0, [10, 20, 40, 60, 60]), (1.0, [10, 10, 10, 10, 10]), (10.0, [10, 60, 60, 60, 60])],
+)
+def test_waits_between_attempts_grow_up_to_the_longest(factor: float, waits: list[float]) -> None:
+    retry = Retry(times=5, wait=timedelta(seconds=10), factor=factor, longest=timedelta(seconds=60))
+    assert [retry.after(failures).total_seconds() for failures in range(1, 6)] == waits
+    assert retry.after(10_000) <= timedelta(seconds=60)
+
+
+def test_a_run_takes_nodes_out_in_the_name_of_its_incident_s_first_run() -> None:
+    first = run_of(plan_of())
+    assert first.owner == "run-1"
+    assert replace(first, id="run-2", line="run-1").owner == "run-1"

@@ -10,7 +10,7 @@ import pytest
 from healer.domain.breaker import Trip
 from healer.domain.finding import Basis
 from healer.domain.fleet import Fleet
-from healer.domain.plan import Plan
+from healer.domain.plan import Effect, Plan
 from healer.domain.silence import Silenced
 from healer.domain.verdict import Guard, Mode, Verdict
 from healer.policy.budget import DisruptionBudget
@@ -134,6 +134,14 @@ def test_stale_or_unknown_telemetry_of_the_component_permits_nothing(
     data_age: timedelta | None, guard: Guard | None, asked: Plan
 ) -> None:
     assert _guard(asked, situation(data_age=data_age)) is guard
+
+
+def test_what_costs_no_work_is_not_held_back_by_blindness() -> None:
+    ticket = plan(Effect("open a ticket", "on node n1", harmless=True))
+    assert first_verdict(ticket, situation(data_age=None, fleet=Fleet(START, problem="no answer"))) is None
+    assert _guard(ticket, situation(mode=Mode.OBSERVE)) is Guard.MODE
+    mixed = plan(Effect("open a ticket", "on node n1", harmless=True), cap())
+    assert _guard(mixed, situation(data_age=None)) is Guard.FRESHNESS
 
 
 @pytest.mark.parametrize(

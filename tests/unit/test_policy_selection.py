@@ -90,3 +90,21 @@ def test_the_worst_is_answered_first_and_of_those_the_oldest() -> None:
     warning = replace(found, id="inc-w", health=Health.DEGRADED, opened_at=START)
     new, old = replace(found, id="inc-n", opened_at=after(60)), replace(found, id="inc-o", opened_at=after(30))
     assert [each.id for each in sorted([warning, new, old], key=urgency)] == ["inc-o", "inc-n", "inc-w"]
+
+
+def test_what_is_next_on_a_ladder_is_chosen_whatever_matches() -> None:
+    rung = replace(playbook("rung"), failure_modes=frozenset())
+    climbing = replace(incident(), next_playbook="rung")
+    chosen = choose_playbook(climbing, [playbook("first"), rung], {}, START)
+    assert chosen is not None
+    assert chosen.name == "rung"
+    assert choose_playbook(incident(), [rung], {}, START) is None
+
+
+def test_a_rung_that_is_not_there_any_more_is_told() -> None:
+    with pytest.raises(Rejected, match="gone was to be next, and is no playbook of this deployment"):
+        choose_playbook(replace(incident(), next_playbook="gone"), [playbook("first")], {}, START)
+
+
+def test_without_a_kind_the_target_is_the_component_itself() -> None:
+    assert target_of(incident(gpu()), None) == gpu()
