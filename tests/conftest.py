@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from tests.realparts.postgresql import RunningPostgresql, find_postgresql
+from tests.realparts.programs import absent
+
 pytest_plugins = ["tests.controlplane.fixtures"]
 
 
@@ -17,6 +20,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker(part) is not None:
                 item.add_marker(pytest.mark.xdist_group(part))
                 break
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[RunningPostgresql]:
+    programs = find_postgresql()
+    if programs is None:
+        absent("postgresql")
+    with RunningPostgresql(programs) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

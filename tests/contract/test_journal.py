@@ -35,6 +35,7 @@ from healer.errors import Conflict, Fenced, NotFound, Unavailable
 from healer.policy.audit_chain import audit_digest, first_broken_link
 from healer.ports import Counts, Journal
 from tests.journal_samples import NODE, NOW, incident_of, plan_of, run_of
+from tests.realparts.postgresql import RunningPostgresql
 
 TTL = timedelta(seconds=20)
 ALICE, BOB = Person("slack:U024BE7LH", "alice"), Person("token:bob")
@@ -46,9 +47,12 @@ def url_of(folder: Path) -> str:
     return f"sqlite:///{folder / 'journal.db'}"
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return url_of(tmp_path)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return url_of(tmp_path)
+    running: RunningPostgresql = request.getfixturevalue("postgresql")
+    return running.new_database()
 
 
 @pytest.fixture
@@ -211,7 +215,7 @@ def test_a_transaction_that_fails_leaves_nothing(journal: SqlJournal) -> None:
 
 
 def test_what_belongs_to_no_incident_is_not_written(journal: SqlJournal) -> None:
-    with pytest.raises(Unavailable, match="FOREIGN KEY"), journal.transaction() as write:
+    with pytest.raises(Unavailable, match=r"(?i)foreign key"), journal.transaction() as write:
         write.add_approval(approval_of())
     assert journal.approvals() == ()
 
@@ -463,9 +467,9 @@ time.sleep(600)
 
 
 @pytest.fixture
-def other_process(url: str) -> Iterator[subprocess.Popen[str]]:
+def other_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that leads on the same file."""
-    arguments = [sys.executable, "-c", _HOLDER, url, NOW.isoformat()]
+    arguments = [sys.executable, "-c", _HOLDER, url_of(tmp_path), NOW.isoformat()]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "1\n"
@@ -474,9 +478,9 @@ def other_process(url: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_second_process_is_refused_while_the_first_lives_and_takes_over_at_once_when_it_died(
-    other_process: subprocess.Popen[str], url: str
+    other_process: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    mine = SqlJournal(url)
+    mine = SqlJournal(url_of(tmp_path))
     with pytest.raises(Conflict, match="another healer is running"):
         mine.lead("mine", NOW + timedelta(hours=1), TTL)
     with pytest.raises(Fenced), mine.transaction():
@@ -633,11 +637,9 @@ def test_the_chain_holds_whatever_zone_a_time_was_given_in(journal: SqlJournal) 
         ),
     ],
 )
-def test_tampering_with_the_audit_log_is_found(
-    journal: SqlJournal, tmp_path: Path, statement: str, found_at: int
-) -> None:
+def test_tampering_with_the_audit_log_is_found(journal: SqlJournal, url: str, statement: str, found_at: int) -> None:
     audited(journal)
-    engine = sa.create_engine(url_of(tmp_path))
+    engine = sa.create_engine(url)
     with engine.begin() as connection:
         connection.execute(sa.text(statement))
     engine.dispose()
@@ -671,21 +673,21 @@ def test_lines_of_many_threads_are_one_chain(journal: SqlJournal) -> None:
 # The database
 
 
-def test_a_database_from_nothing_is_brought_to_this_release_and_stays_there(tmp_path: Path) -> None:
+def test_a_database_from_nothing_is_brought_to_this_release_and_stays_there(url: str) -> None:
     for _ in range(3):
-        journal = SqlJournal(url_of(tmp_path))
+        journal = SqlJournal(url)
         journal.lead("test", NOW, TTL)
         with journal.transaction() as write:
             write.audit(NOW, "healer", "opened", "journal")
         journal.close()
-    reader = SqlJournal(url_of(tmp_path))
+    reader = SqlJournal(url)
     assert len(reader.audit_log()) == 3
     reader.close()
 
 
-def test_the_migrations_make_exactly_the_tables_that_the_code_uses(journal: SqlJournal, tmp_path: Path) -> None:
+def test_the_migrations_make_exactly_the_tables_that_the_code_uses(journal: SqlJournal, url: str) -> None:
     assert journal.audit_log() == ()
-    engine = sa.create_engine(url_of(tmp_path))
+    engine = sa.create_engine(url)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
     engine.dispose()

@@ -15,6 +15,7 @@ import pytest
 
 _HOW_TO_GET = {
     "alertmanager": "apt-get install prometheus-alertmanager",
+    "postgresql": "apt-get install postgresql",
     "prometheus": "apt-get install prometheus",
     "prometheus3": "make parts",
     "victoriametrics": "make parts",

@@ -29,6 +29,7 @@ from healer.policy.audit_chain import GENESIS, audit_digest
 from healer.ports import AuditEntry, Counts, Transaction
 
 _T = TypeVar("_T")
+_IDLE_MS = 10_000  # no transaction of ours waits for anything but the database
 
 
 class SqlJournal:
@@ -423,7 +424,9 @@ def _count_by_state(table: sa.Table) -> sa.Select[Any]:
 
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True)
+        # A leader that is stopped in the middle of a transaction would keep its lock, and the next one out, for ever.
+        options = {"options": f"-c idle_in_transaction_session_timeout={_IDLE_MS}"} if "postgresql" in url else {}
+        return sa.create_engine(url, pool_pre_ping=True, connect_args=options)
     engine = sa.create_engine(url, connect_args={"timeout": 30, "isolation_level": None})
 
     @sa.event.listens_for(engine, "connect")
