@@ -178,13 +178,23 @@ def _slower_than_peers(frame: Frame, settings: Settings) -> _Slow:
     if lasts.any() and long_enough:
         # Against the peers' clock of now: that of a job moves together, and only few GPUs come this far.
         with_slack = clocks[:, lasts] < (1.0 - settings.slower) * usual_hz[lasts]
-        # Who has neither limit nor reason to show may be short of power; then its clock never stands still.
+        # Who has neither limit nor reason to show may be short of power: then its clock never stands still, and those
+        # beside it are short as well.
         silent = np.isnan(frame.latest(Signal.POWER_LIMIT)[lasts]) & np.isnan(frame.latest(Signal.CLOCK_REASONS)[lasts])
         still = np.ptp(clocks[:, lasts], axis=0) <= _STILL * usual_hz[lasts]
-        lasts[lasts] = (with_slack & (load[:, lasts] >= _BUSY)).all(axis=0) & (still | ~silent)
+        alone = ~_together(frame, known, behind > 0.5 * settings.slower)[lasts]
+        lasts[lasts] = (with_slack & (load[:, lasts] >= _BUSY)).all(axis=0) & (still & alone | ~silent)
     else:
         lasts[:] = False
     return _Slow(lasts, now, known, behind, usual_hz)
+
+
+def _together(frame: Frame, known: Bools, slow: Bools) -> Bools:
+    """(n_gpus,) whether half of those of its node that can be compared, and more than one, are slow."""
+    nodes = frame.nodes.groups
+    slow_ones = nodes.count(slow & known)
+    together = np.append((slow_ones > 1) & (slow_ones >= 0.5 * nodes.count(known)), False)  # the last stands for none
+    return together[nodes.of_gpu]
 
 
 _IDLE, _APPLICATIONS = 0x1, 0x2

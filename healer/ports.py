@@ -6,7 +6,7 @@ All of them raise `healer.errors.Unavailable` when the outside system did not an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ from healer.domain.breaker import Trip
 from healer.domain.finding import Findings
 from healer.domain.fleet import GpuPower, Node, Workload
 from healer.domain.frame import Frame
-from healer.domain.incident import Incident
+from healer.domain.incident import Incident, IncidentState
 from healer.domain.kernel_line import KernelLine
 from healer.domain.reading import Reading
 from healer.domain.run import EffectRecord, Run
@@ -221,6 +221,17 @@ class Counts:
     runs: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Attributes:
+    run_id: who holds it.
+    taken_out: the node that the run takes out of service by it, if it does.
+    """
+
+    run_id: str
+    taken_out: str | None = None
+
+
 class Transaction(Protocol):
     """Writes that happen together or not at all, in the name of the leader that opened it."""
 
@@ -271,8 +282,15 @@ class Journal(Protocol):
         """Raises Fenced at its start and at its commit if another process leads meanwhile."""
         ...
 
-    def incidents(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Incident, ...]:
-        """Newest first. `open_only`: those that have not ended, and those whose finding still persists."""
+    def incidents(
+        self, *, open_only: bool = False, states: Collection[IncidentState] = (), limit: int = 1000
+    ) -> tuple[Incident, ...]:
+        """Newest first.
+
+        Args:
+            open_only: those that have not ended, and those whose finding still persists.
+            states: only those in one of these, if any are given.
+        """
         ...
 
     def incident(self, incident_id: str) -> Incident:
@@ -291,7 +309,9 @@ class Journal(Protocol):
         """Answer a pending approval, once, with its audit line. Raises NotFound; Conflict if answered or expired."""
         ...
 
-    def runs(self, *, active_only: bool = False, limit: int = 1000) -> tuple[Run, ...]: ...
+    def runs(self, *, active_only: bool = False, due_at: datetime | None = None, limit: int = 1000) -> tuple[Run, ...]:
+        """Newest first. `due_at`: only those whose next look is due then, or that a person has cancelled."""
+        ...
 
     def run(self, run_id: str) -> Run:
         """Raises NotFound."""
@@ -329,8 +349,8 @@ class Journal(Protocol):
         """In the order of their intents."""
         ...
 
-    def leases(self) -> Mapping[str, str]:
-        """Component key -> the run that holds it."""
+    def leases(self) -> Mapping[str, Lease]:
+        """By component key."""
         ...
 
     def counts(self) -> Counts: ...

@@ -58,8 +58,8 @@ class Cordon:
         if seen.cordoned and seen.cordoned_by == ledger.run.owner:
             return Done(f"{seen.name} is out of service")
         if seen.cordoned:
-            return Failed(f"the cordon of {seen.name} is not ours any more")
-        return Failed(f"a person uncordoned {seen.name}: their decision stands")
+            return Failed(f"the cordon of {seen.name} is not ours any more", by_person=True)
+        return Failed(f"a person uncordoned {seen.name}: their decision stands", by_person=True)
 
     def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         node = _name(target)

@@ -27,9 +27,14 @@ class RetryAfter:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It cannot be done; what this run did is undone in reverse."""
+    """It cannot be done; what this run did is undone in reverse.
+
+    Attributes:
+        by_person: because of what a person has done, whose decision stands: nothing else is tried after it.
+    """
 
     detail: str
+    by_person: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class Run:
     held: how long they have held it before: time that does not count against it.
     failures: how often the present step has failed and is tried again.
     skipped: ids of the steps that failed and were gone past.
+    by_person: it was ended by what a person did, cancelled or not.
     line: the first run of its incident: in whose name nodes are taken out, so that what it has kept is this one's too.
     """
 
@@ -93,6 +99,7 @@ class Run:
     failures: int = 0
     skipped: tuple[str, ...] = ()
     line: str = ""
+    by_person: bool = False
 
     @property
     def owner(self) -> str:

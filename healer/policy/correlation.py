@@ -111,11 +111,11 @@ class _Turn:
     def look_at_the_others(self, findings: Findings) -> None:
         """The live incidents whose finding is not there."""
         reported = {report.key: report.health for report in sorted(findings.reports, key=lambda report: report.health)}
+        looked_on = self._looked_on()
         for key, incident in [*self.by_key.items()]:
             if key in self.found:
                 continue
-            since = incident.healthy_since if self._looked_on() else None
-            unbroken = replace(incident, healthy_since=since)
+            unbroken = incident if looked_on else _since(incident, None)
             if parted := _parted(incident.component, self.frame):
                 self._put(self._not_found(unbroken, Health.HEALTHY, parted))
                 continue
@@ -279,9 +279,10 @@ class _Turn:
     def _not_found(self, incident: Incident, health: Health, parted: str = "") -> Incident:
         if health is not Health.HEALTHY:
             long_over = incident.gone and incident.resolved_at and self.at - incident.resolved_at >= REOPENS_WITHIN
-            return replace(incident, healthy_since=None, persists=incident.persists and not long_over)
+            incident = replace(incident, persists=False) if long_over and incident.persists else incident
+            return _since(incident, None)
         since = incident.healthy_since or self.at
-        incident = replace(incident, healthy_since=since)
+        incident = _since(incident, since)
         if not self._is_over(incident):
             return incident
         if incident.state.ended:
@@ -348,12 +349,19 @@ def _parted(where: Component, frame: Frame) -> str:
 
 def _swapped(where: Component, frame: Frame) -> bool:
     """Whether it is a GPU in whose place another one is now: what is still known of it is of the past."""
-    return where.kind is ComponentKind.GPU and bool((frame.presence[frame.parts_of(where)] == Presence.REPLACED).any())
+    if where.kind is not ComponentKind.GPU:
+        return False
+    return any(presence == Presence.REPLACED for presence in frame.presence[frame.parts_of(where)].tolist())
+
+
+def _since(incident: Incident, healthy_since: datetime | None) -> Incident:
+    """The incident itself if nothing changes: of thousands that wait, hardly one does."""
+    return incident if incident.healthy_since == healthy_since else replace(incident, healthy_since=healthy_since)
 
 
 def _fallen_silent(incident: Incident, at: datetime) -> Incident:
     """Who found it would long have repeated it, and has not said that it is over: if it is found again, it is news."""
-    incident = replace(incident, healthy_since=None)
+    incident = _since(incident, None)
     if incident.state.ended:
         return replace(incident, persists=False)
     if incident.state is not IncidentState.OPEN:

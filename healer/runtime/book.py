@@ -211,7 +211,7 @@ class Book:
             story = f"{run.plan.playbook} has ended: {run.detail}; verifying"
             return replace(incident, state=IncidentState.VERIFYING, changed_at=now, healthy_since=None, story=story)
         story = f"{run.plan.playbook} {run.state}: {run.cause or run.detail}"
-        if run.state is RunState.CANCELLED:
+        if run.state is RunState.CANCELLED or run.by_person:
             return replace(incident, state=IncidentState.ESCALATED, changed_at=now, story=story)
         return self._given_up(incident, story)
 

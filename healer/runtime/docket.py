@@ -22,11 +22,13 @@ class Docket:
 
     Attributes:
         incidents: newest first; those that have not ended, and those whose finding persists.
+        noted: those of which nothing but the reason was noted why they wait; written together at the end of the pass.
     """
 
     def __init__(self, incidents: Iterable[Incident], claims: Claims) -> None:
         self.incidents = tuple(incidents)
         self.claims = claims
+        self.noted: list[Incident] = []
         self._asking: dict[str, list[str]] = defaultdict(list)  # component key -> the incidents that ask about it
         self._asked_out: dict[str, frozenset[str]] = {}  # incident -> the nodes that its question would take out
         for incident in self.incidents:
@@ -48,6 +50,10 @@ class Docket:
     def claims_with_questions(self) -> Claims:
         """What counts for whoever would ask, or act unasked: every open question may be answered with yes."""
         return replace(self.claims, asked=frozenset[str]().union(*self._asked_out.values()))
+
+    def note(self, incident: Incident, *, before: Incident) -> None:
+        if incident != before:
+            self.noted.append(incident)
 
     def started(self, run: Run) -> None:
         self.claims = self.claims.with_run(run)

@@ -215,14 +215,16 @@ def _advanced(run: Run, outcome: Outcome, now: datetime) -> Run:
             return replace(run, next_look_at=now + wait, detail=detail)
         case Refused(verdict):
             return replace(run, next_look_at=now + _RETRY, detail=f"held: {verdict}")
-        case Failed(detail):
-            return _undoing(run, detail, now)
+        case Failed(detail, by_person):
+            return replace(_undoing(run, detail, now), by_person=by_person)
 
 
 def _failed(run: Run, outcome: Failed, now: datetime) -> Run:
     """The step has failed by itself: it is tried again, or gone past, if its author wanted that."""
     step = run.plan.steps[run.position]
     failures = run.failures + 1
+    if outcome.by_person:
+        return _advanced(run, outcome, now)
     if step.retry is not None and failures <= step.retry.times:
         wait = step.retry.after(failures)
         detail = f"{step.id} failed, attempt {failures + 1} of {step.retry.times + 1} follows: {outcome.detail}"

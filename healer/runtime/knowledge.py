@@ -139,11 +139,14 @@ class Knowledge:
 
     def claims(self, *, without: Run | None = None) -> Claims:
         """Read from the journal, without what the given run takes out. Raises Unavailable: not knowing is not none."""
-        runs = self._journal.runs(active_only=True, limit=EVERY)
-        others = [run for run in runs if without is None or run.id != without.id]
+        held = self._journal.leases()
         return Claims(
-            leases=self._journal.leases(),
-            leaving=frozenset(node for other in others for node in other.plan.takes_out),
+            leases={resource: lease.run_id for resource, lease in held.items()},
+            leaving=frozenset(
+                lease.taken_out
+                for lease in held.values()
+                if lease.taken_out is not None and (without is None or lease.run_id != without.id)
+            ),
             silences=self._journal.silences(unended_at=self._clock.now()),
             trip=next(iter(self._journal.trips(limit=1)), None),
         )

@@ -80,6 +80,7 @@ class Operator:
             self._watch_for_storm(docket, answers)
             for incident in sorted(docket.incidents, key=urgency):
                 self._consider(incident, answers.get(incident.id), docket)
+            self.book.save_all(docket.noted)
         self._pin(frame, findings, reading, started)
 
     def _live(self) -> tuple[Incident, ...]:
@@ -104,7 +105,10 @@ class Operator:
 
     def _demands(self, docket: Docket, answers: Mapping[str, Planned]) -> Iterator[Demand]:
         """The nodes that are to be taken out, were asked about, or have been taken out for what still lasts."""
+        since = self.clock.now() - self.knowledge.rules.breaker.within
         for incident in docket.incidents:
+            if incident.opened_at <= since:
+                continue
             if incident.id in answers:
                 plan = answers[incident.id].plan
                 counts = plan is not None and is_demand(plan, self.knowledge.situation(incident, docket.claims))
@@ -118,7 +122,7 @@ class Operator:
         if incident.state is IncidentState.OPEN and incident.healthy_since is not None:
             # It may be over: it ends by itself, or is answered when it is found again.
             story = f"nothing is done now: observed healthy since {incident.healthy_since:%H:%M:%S}Z"
-            self.book.save(replace(incident, story=story), before=incident)
+            docket.note(replace(incident, story=story), before=incident)
         elif planned is not None:
             self._answer(incident, planned, docket)
         elif incident.state is IncidentState.AWAITING_APPROVAL:
@@ -134,7 +138,7 @@ class Operator:
             verdict = verdict or first_verdict(plan, situation) or docket.asked_elsewhere(incident, plan)
         if plan is None or verdict is not None:
             story = str(verdict) if verdict else "no playbook answers this failure mode"
-            self.book.save(replace(incident, plan=plan, verdict=verdict, story=story), before=incident)
+            docket.note(replace(incident, plan=plan, verdict=verdict, story=story), before=incident)
         elif not plan.effects:
             self._settle_without_run(replace(incident, plan=plan, verdict=None))
         elif plan.needs_approval:
@@ -170,16 +174,15 @@ class Operator:
         """Turn answers into runs, carry every run that is due one look further, settle what has ended."""
         with self.deciding:
             self._follow_answers()
-        for run in self.journal.runs(active_only=True, limit=EVERY):
+        for run in self.journal.runs(active_only=True, due_at=self.clock.now(), limit=EVERY):
             self._carry_on(run)
         with self.deciding:
-            for incident in self._live():
-                if incident.state is IncidentState.VERIFYING:
-                    self._verify(incident)
+            for incident in self.journal.incidents(states=(IncidentState.VERIFYING,), limit=EVERY):
+                self._verify(incident)
 
     def _follow_answers(self) -> None:
         """Act upon every answer; void the questions whose incident has ended, or is asking another one, meanwhile."""
-        asking = [incident for incident in self._live() if incident.state is IncidentState.AWAITING_APPROVAL]
+        asking = self.journal.incidents(states=(IncidentState.AWAITING_APPROVAL,), limit=EVERY)
         questions = {approval.id: approval for approval in self.journal.approvals(open_only=True, limit=EVERY)}
         if asking:
             docket = Docket(asking, self.knowledge.claims())

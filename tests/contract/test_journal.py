@@ -33,7 +33,7 @@ from healer.domain.silence import Silence, SilenceState
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Conflict, Fenced, NotFound, Unavailable
 from healer.policy.audit_chain import audit_digest, first_broken_link
-from healer.ports import Counts, Journal
+from healer.ports import Counts, Journal, Lease
 from tests.journal_samples import NODE, NOW, incident_of, plan_of, run_of
 from tests.realparts.postgresql import RunningPostgresql
 
@@ -441,7 +441,7 @@ def test_a_lease_has_one_holder_until_its_run_ends(journal: SqlJournal) -> None:
         write.add_run(first, ["node/n1", "node/n2"])
     with pytest.raises(Conflict, match="node/n2 is held by run-1"), journal.transaction() as write:
         write.add_run(second, ["node/n3", "node/n2"])
-    assert journal.leases() == {"node/n1": "run-1", "node/n2": "run-1"}
+    assert journal.leases() == {"node/n1": Lease("run-1"), "node/n2": Lease("run-1")}
     assert [run.id for run in journal.runs()] == ["run-1"]
     with journal.transaction() as write:
         write.save_run(replace(first, state=RunState.UNDOING))
@@ -451,7 +451,41 @@ def test_a_lease_has_one_holder_until_its_run_ends(journal: SqlJournal) -> None:
     assert journal.leases() == {}
     with journal.transaction() as write:
         write.add_run(second, ["node/n2"])
-    assert journal.leases() == {"node/n2": "run-2"}
+    assert journal.leases() == {"node/n2": Lease("run-2")}
+
+
+def test_which_nodes_are_taken_out_is_known_by_their_leases(journal: SqlJournal) -> None:
+    fill(journal)
+    effects = (Effect("cordon", "n1", takes_out="n1"), Effect("open a ticket", "on node n2"))
+    with journal.transaction() as write:
+        write.add_run(run_of(plan_of(STEP, effects=effects)), ["node/n1", "node/n2"])
+    assert journal.leases() == {"node/n1": Lease("run-1", taken_out="n1"), "node/n2": Lease("run-1")}
+
+
+# What is due
+
+
+def test_of_runs_that_wait_those_that_are_due_are_asked_for_and_those_that_a_person_has_cancelled(
+    journal: SqlJournal,
+) -> None:
+    fill(journal)
+    later = NOW + timedelta(hours=1)
+    with journal.transaction() as write:
+        for key, at in (("run-now", NOW), ("run-later", later), ("run-cancelled", later), ("run-over", NOW)):
+            write.add_run(replace(run_of(plan_of(STEP), key), next_look_at=at), [])
+        write.save_run(replace(run_of(plan_of(STEP), "run-over"), state=RunState.FAILED))
+    journal.request_cancel("run-cancelled", BOB, NOW, "enough")
+    assert {run.id for run in journal.runs(due_at=NOW)} == {"run-now", "run-cancelled"}
+    assert {run.id for run in journal.runs(due_at=later)} == {"run-now", "run-later", "run-cancelled"}
+    assert journal.runs(due_at=NOW - timedelta(microseconds=1))[0].id == "run-cancelled"
+
+
+def test_incidents_are_asked_for_by_their_state(journal: SqlJournal) -> None:
+    with journal.transaction() as write:
+        for key, state in (("inc-o", IncidentState.OPEN), ("inc-v", IncidentState.VERIFYING)):
+            write.save_incident(replace(incident_of(key), state=state))
+    assert [each.id for each in journal.incidents(states=(IncidentState.VERIFYING,))] == ["inc-v"]
+    assert len(journal.incidents(states=tuple(IncidentState))) == len(journal.incidents()) == 2
 
 
 # One leader

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from healer.adapters.journal.sql import SqlJournal
 from healer.adapters.simulated_cluster import Verb
@@ -18,6 +20,9 @@ from tests.virtual_site import ON_CALL, Crash, Fuse, Site, add_training
 SICK = "gpu-002"
 EXPORTER = "DaemonSet/dcgm-exporter"
 MOST_TICKS = 60
+
+MakeSite = Callable[[Path, Fuse], Site]
+Check = Callable[[Site], None]
 
 
 def drain_site(folder: Path, fuse: Fuse) -> Site:
@@ -145,10 +150,10 @@ def assert_handed_over_once(site: Site) -> None:
     assert first_broken_link(site.journal.audit_log(limit=10_000)) is None
 
 
-def crash_everywhere(
-    folder: Path, make: Callable[[Path, Fuse], Site], check: Callable[[Site], None], *, seconds: float, since: str = ""
-) -> list[str]:
-    """Returns the points of the clean pass, at each of which, from `since` on, one site's process was killed."""
+def crash_points(
+    folder: Path, make: MakeSite, check: Check, *, seconds: float, since: str = ""
+) -> Iterator[tuple[str, str | None]]:
+    """The points of a clean pass, from `since` on, and what was wrong when the process was killed there, if at all."""
     SqlJournal(f"sqlite:///{folder / 'empty.db'}").close()
     (folder / "clean").mkdir()
     with make(folder / "clean", Fuse()) as clean:
@@ -156,40 +161,53 @@ def crash_everywhere(
         check(clean)
     points = clean.fuse.points
     for number in range(points.index(since) if since else 0, len(points)):
-        point = points[number]
         (folder / str(number)).mkdir()
         shutil.copy(folder / "empty.db", folder / str(number) / "journal.db")  # quicker than to migrate it anew
         with make(folder / str(number), Fuse(number)) as site:
-            where = f"killed at point {number} of {len(points)}, {point}"
-            assert lived_through(site, seconds=seconds) == 1, where
             try:
+                assert lived_through(site, seconds=seconds) == 1
                 check(site)
             except AssertionError as error:
-                raise AssertionError(where) from error
+                yield f"at point {number} of {len(points)}, {points[number]}", str(error)
+            else:
+                yield points[number], None
+
+
+def crash_everywhere(folder: Path, make: MakeSite, check: Check, *, seconds: float, since: str = "") -> list[str]:
+    """Returns the points at each of which one site's process was killed, and nothing was wrong afterwards."""
+    points = []
+    for point, wrong in crash_points(folder, make, check, seconds=seconds, since=since):
+        assert wrong is None, f"killed {point}: {wrong}"
+        points.append(point)
     return points
 
 
-def test_a_drain_survives_a_crash_at_any_instant(tmp_path: Path) -> None:
-    points = crash_everywhere(tmp_path, drain_site, assert_drained_once, seconds=10)
-    assert {"before cordon", "after cordon", "before evict", "after evict"} <= set(points)
+# What is lived through, how it must end, the seconds of a tick, and the first point at which healer dies.
+MATRICES: tuple[tuple[MakeSite, Check, float, str], ...] = (
+    (drain_site, assert_drained_once, 10, ""),
+    (blocked_site, assert_cancelled_and_back_in_service, 10, "after evict"),
+    (cap_site, assert_capped_and_restored, 12, ""),
+    (blind_site, assert_exporter_started_once, 30, "after write"),
+    (blind_for_ever_site, assert_handed_over_once, 30, "after evict"),
+)
 
 
-def test_a_drain_that_is_cancelled_is_undone_after_a_crash_at_any_instant(tmp_path: Path) -> None:
-    check = assert_cancelled_and_back_in_service
-    points = crash_everywhere(tmp_path, blocked_site, check, seconds=10, since="after evict")
-    assert {"before uncordon", "after uncordon"} <= set(points)
+HAS = (
+    {"before cordon", "after cordon", "before evict", "after evict"},
+    {"before uncordon", "after uncordon"},
+    {"before set_limits", "after set_limits", "before restore", "after restore"},
+    {"before evict", "after evict"},
+    {"before ticket", "after ticket"},
+)
 
 
-def test_a_power_cap_survives_a_crash_at_any_instant(tmp_path: Path) -> None:
-    points = crash_everywhere(tmp_path, cap_site, assert_capped_and_restored, seconds=12)
-    assert {"before set_limits", "after set_limits", "before restore", "after restore"} <= set(points)
-
-
-def test_an_exporter_is_started_anew_once_whenever_healer_dies(tmp_path: Path) -> None:
-    points = crash_everywhere(tmp_path, blind_site, assert_exporter_started_once, seconds=30, since="after write")
-    assert {"before evict", "after evict"} <= set(points)
-
-
-def test_a_ladder_is_climbed_once_whenever_healer_dies(tmp_path: Path) -> None:
-    points = crash_everywhere(tmp_path, blind_for_ever_site, assert_handed_over_once, seconds=30, since="after evict")
-    assert {"before ticket", "after ticket"} <= set(points)
+@pytest.mark.parametrize(
+    ("matrix", "has"),
+    [*zip(MATRICES, HAS, strict=True)],
+    ids=[make.__name__.removesuffix("_site") for make, *_ in MATRICES],
+)
+def test_it_ends_the_same_way_whenever_healer_dies(
+    tmp_path: Path, matrix: tuple[MakeSite, Check, float, str], has: set[str]
+) -> None:
+    make, check, seconds, since = matrix
+    assert has <= set(crash_everywhere(tmp_path, make, check, seconds=seconds, since=since))

@@ -436,8 +436,8 @@ class Dumb(SqlJournal):
     def __init__(self, like: SqlJournal) -> None:
         self.__dict__ = like.__dict__
 
-    def incidents(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Incident, ...]:
-        raise Unavailable("journal", f"connection refused (asked for {limit}, {open_only=})")
+    def incidents(self, **asked: object) -> tuple[Incident, ...]:
+        raise Unavailable("journal", f"connection refused (asked for {asked})")
 
     def counts(self) -> Counts:
         raise Unavailable("journal", "connection refused")
@@ -446,8 +446,8 @@ class Dumb(SqlJournal):
 class Broken(Dumb):
     """A journal with a defect."""
 
-    def incidents(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Incident, ...]:
-        raise ZeroDivisionError(f"a secret detail {open_only=} {limit=}")
+    def incidents(self, **asked: object) -> tuple[Incident, ...]:
+        raise ZeroDivisionError(f"a secret detail {asked}")
 
 
 class TestFailures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,14 +21,17 @@ from sqlalchemy.engine import Connection, Engine
 from healer.adapters.journal import tables as schema
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.breaker import Trip
-from healer.domain.incident import Incident
+from healer.domain.component import Component, ComponentKind
+from healer.domain.incident import Incident, IncidentState
 from healer.domain.run import EffectRecord, Run
 from healer.domain.silence import Silence, SilenceState
 from healer.errors import Conflict, Fenced, NotFound, Unavailable
 from healer.policy.audit_chain import GENESIS, audit_digest
-from healer.ports import AuditEntry, Counts, Transaction
+from healer.ports import AuditEntry, Counts, Lease, Transaction
 
 _T = TypeVar("_T")
+_MOST_KNOWN = 50_000  # values that are kept: of thousands that wait, hardly one changes between two reads
+_AT_ONCE = 500  # keys in one question
 _IDLE_MS = 10_000  # no transaction of ours waits for anything but the database
 
 
@@ -40,6 +43,7 @@ class SqlJournal:
         self._url = url
         self._epoch: int | None = None
         self._lock_file: IO[str] | None = None
+        self._known: dict[tuple[str, str], tuple[int, Any] | None] = {}  # by table and id: its version, and the value
         try:
             self._engine = _engine(url)
             with self._engine.begin() as connection:
@@ -109,25 +113,34 @@ class SqlJournal:
 
     # Reads
 
-    def incidents(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Incident, ...]:
-        query = sa.select(schema.incidents.c.document).order_by(schema.incidents.c.opened_at.desc())
-        return self._documents(query, schema.incidents, Incident, open_only=open_only, limit=limit)
+    def incidents(
+        self, *, open_only: bool = False, states: Collection[IncidentState] = (), limit: int = 1000
+    ) -> tuple[Incident, ...]:
+        table = schema.incidents
+        query = sa.select(table.c.id, table.c.version).order_by(table.c.opened_at.desc())
+        if states:
+            query = query.where(table.c.state.in_([str(state) for state in states]))
+        return self._documents(query, table, Incident, open_only=open_only, limit=limit)
 
     def incident(self, incident_id: str) -> Incident:
         return self._document(schema.incidents, incident_id, Incident)
 
     def approvals(self, *, open_only: bool = False, limit: int = 1000) -> tuple[Approval, ...]:
-        query = sa.select(schema.approvals.c.document).order_by(schema.approvals.c.asked_at.desc())
+        query = sa.select(schema.approvals.c.id, schema.approvals.c.version)
+        query = query.order_by(schema.approvals.c.asked_at.desc())
         return self._documents(query, schema.approvals, Approval, open_only=open_only, limit=limit)
 
     def approval(self, approval_id: str) -> Approval:
         return self._document(schema.approvals, approval_id, Approval)
 
-    def runs(self, *, active_only: bool = False, limit: int = 1000) -> tuple[Run, ...]:
+    def runs(self, *, active_only: bool = False, due_at: datetime | None = None, limit: int = 1000) -> tuple[Run, ...]:
         table = schema.runs
         query = sa.select(table.c.document, table.c.cancelled_by).order_by(table.c.started_at.desc()).limit(limit)
         if active_only:
             query = query.where(table.c.live)
+        if due_at is not None:
+            due = sa.or_(table.c.due_at.is_(None), table.c.due_at <= due_at.astimezone(UTC), table.c.cancelled_by != "")
+            query = query.where(table.c.live, due)
         with self._connection(read_only=True) as connection:
             return tuple(_run(row.document, row.cancelled_by) for row in connection.execute(query))
 
@@ -163,9 +176,10 @@ class SqlJournal:
         with self._connection(read_only=True) as connection:
             return tuple(_decoded(row.document, Trip) for row in connection.execute(query))
 
-    def leases(self) -> Mapping[str, str]:
+    def leases(self) -> Mapping[str, Lease]:
         with self._connection(read_only=True) as connection:
-            return {row.resource: row.run_id for row in connection.execute(sa.select(schema.leases))}
+            rows = connection.execute(sa.select(schema.leases))
+            return {row.resource: Lease(row.run_id, row.taken_out) for row in rows}
 
     def counts(self) -> Counts:
         with self._connection(read_only=True) as connection:
@@ -274,7 +288,18 @@ class SqlJournal:
     ) -> tuple[_T, ...]:
         query = query.where(table.c.live) if open_only else query
         with self._connection(read_only=True) as connection:
-            return tuple(_decoded(row.document, kind) for row in connection.execute(query.limit(limit)))
+            rows = connection.execute(query.limit(limit)).all()
+            known = {row.id: self._known.get((table.name, row.id)) for row in rows}
+            changed = [row.id for row in rows if (kept := known[row.id]) is None or kept[0] != row.version]
+            for start in range(0, len(changed), _AT_ONCE):
+                keys = changed[start : start + _AT_ONCE]
+                documents = sa.select(table.c.id, table.c.version, table.c.document).where(table.c.id.in_(keys))
+                for row in connection.execute(documents):
+                    known[row.id] = row.version, _decoded(row.document, kind)
+        if len(self._known) + len(changed) > _MOST_KNOWN:
+            self._known.clear()
+        self._known.update({(table.name, key): known[key] for key in changed})
+        return tuple(value for _, value in filter(None, known.values()))
 
     def _document(self, table: sa.Table, key: str, kind: type[_T]) -> _T:
         with self._connection(read_only=True) as connection:
@@ -328,8 +353,10 @@ class _SqlTransaction:
         if taken is not None:
             raise Conflict("lease", f"{taken.resource} is held by {taken.run_id}")
         self.save_run(run)
+        nodes = {Component(ComponentKind.NODE, node=node).key: node for node in run.plan.takes_out}
         for resource in leases:
-            self._connection.execute(schema.leases.insert().values(resource=resource, run_id=run.id))
+            values = {"resource": resource, "run_id": run.id, "taken_out": nodes.get(resource)}
+            self._connection.execute(schema.leases.insert().values(values))
 
     def save_run(self, run: Run) -> None:
         values = {
@@ -337,6 +364,7 @@ class _SqlTransaction:
             "live": not run.state.ended,
             "state": str(run.state),
             "started_at": run.started_at,
+            "due_at": run.next_look_at.astimezone(UTC),
             "document": _encoded(run),
         }
         self._save(schema.runs, run.id, values)
@@ -408,8 +436,11 @@ class _SqlTransaction:
         return _found(self._connection.execute(query).scalar_one_or_none(), kind, key)
 
     def _save(self, table: sa.Table, key: str, values: dict[str, object]) -> None:
+        if "version" in table.c:
+            values = {**values, "version": table.c.version + 1}
         if self._connection.execute(table.update().where(table.c.id == key).values(values)).rowcount == 0:
-            self._connection.execute(table.insert().values(id=key, **values))
+            first = {"version": 0} if "version" in table.c else {}
+            self._connection.execute(table.insert().values(**{"id": key, **values, **first}))
 
 
 def _reset(trip: Trip, person: Person, now: datetime, reason: str) -> Trip:

@@ -34,6 +34,7 @@ incidents = Table(
     Column("live", Boolean, nullable=False, index=True),
     Column("state", String(32), nullable=False, index=True),
     Column("opened_at", DateTime(timezone=True), nullable=False, index=True),
+    Column("version", Integer, nullable=False, server_default="0"),  # of the document: it counts its changes
     Column("document", Text, nullable=False),
 )
 
@@ -44,6 +45,7 @@ approvals = Table(
     Column("incident_id", String(64), ForeignKey("incidents.id"), nullable=False, index=True),
     Column("live", Boolean, nullable=False, index=True),
     Column("asked_at", DateTime(timezone=True), nullable=False),
+    Column("version", Integer, nullable=False, server_default="0"),
     Column("document", Text, nullable=False),
 )
 
@@ -55,6 +57,7 @@ runs = Table(
     Column("live", Boolean, nullable=False, index=True),
     Column("state", String(32), nullable=False, index=True, server_default=""),
     Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("due_at", DateTime(timezone=True), index=True),  # of the next look
     Column("document", Text, nullable=False),
     Column("cancelled_by", String(255), nullable=False, server_default=""),
 )
@@ -76,6 +79,7 @@ leases = Table(
     metadata,
     Column("resource", String(512), primary_key=True),
     Column("run_id", String(64), ForeignKey("runs.id"), nullable=False, index=True),
+    Column("taken_out", String(255)),  # the node, if the run takes it out of service
 )
 
 silences = Table(

@@ -1,0 +1,196 @@
+"""Whatever happens in whatever order, faults, people, crashes and deaf schedulers: what must hold, holds."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from healer.adapters.simulated_cluster import Verb
+from healer.content.expressions import compile_expression
+from healer.domain.approval import ApprovalState, Person
+from healer.domain.fleet import Node
+from healer.domain.incident import IncidentState
+from healer.domain.matcher import matchers_in
+from healer.domain.run import RunState
+from healer.domain.silence import Silence
+from healer.errors import Conflict, Unavailable
+from healer.policy.audit_chain import first_broken_link
+from healer.sim.faults import Fault, FaultKind
+from tests.virtual_site import ON_CALL, Site, add_training
+
+NODES = tuple(f"gpu-00{number}" for number in range(1, 7))
+MOST_OUT = 2  # of the six nodes of the rack
+SOMEBODY = Person("token:somebody", "somebody")
+
+compile_expression("true")  # CEL's parser raises the recursion limit, which hypothesis wants to stay as it is
+
+S, R = IncidentState, RunState
+# From which state an incident, or a run, is seen in which other one a moment later.
+INCIDENT_MOVES = {
+    S.OPEN: {S.AWAITING_APPROVAL, S.REMEDIATING, S.RESOLVED, S.ESCALATED},
+    S.AWAITING_APPROVAL: {S.OPEN, S.REMEDIATING, S.RESOLVED, S.ESCALATED},
+    S.REMEDIATING: {S.VERIFYING, S.OPEN, S.ESCALATED, S.RESOLVED},
+    S.VERIFYING: {S.OPEN, S.RESOLVED, S.ESCALATED, S.REMEDIATING},
+    S.RESOLVED: {S.OPEN},
+    S.ESCALATED: set(),
+}
+RUN_MOVES = {R.RUNNING: {R.UNDOING, R.SUCCEEDED, R.FAILED, R.CANCELLED}, R.UNDOING: {R.FAILED, R.CANCELLED}}
+
+node = st.sampled_from(NODES)
+
+
+class Fleet(RuleBasedStateMachine):
+    """A rack of six nodes that run a training, on-call, a person with kubectl, and healer, which dies now and then."""
+
+    @initialize()
+    def begin(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.site = Site(Path(self._folder.name), nodes=len(NODES))
+        for name in NODES:
+            add_training(self.site.cluster, name)
+        self.incidents: dict[str, IncidentState] = {}
+        self.runs: dict[str, RunState] = {}
+        self.by_person: set[str] = set()  # nodes that a person has cordoned, and nobody has uncordoned
+        self.site.ticks(2)
+
+    def teardown(self) -> None:
+        if hasattr(self, "site"):
+            self.site.stop()
+            self._folder.cleanup()
+
+    # What happens
+
+    @rule(name=node, gpu=st.integers(0, 1))
+    def a_gpu_fails(self, name: str, gpu: int) -> None:
+        self.site.fleet.inject(Fault(FaultKind.UNCORRECTABLE_ECC, 0, node=name, gpu=gpu))
+
+    @rule(ticks=st.integers(1, 4), seconds=st.sampled_from([5, 10, 60]))
+    def time_passes(self, ticks: int, seconds: int) -> None:
+        for _ in range(ticks):
+            self.site.tick(seconds)
+            self._look()
+
+    @rule(approve=st.booleans())
+    def on_call_answers_all(self, approve: bool) -> None:  # noqa: FBT001 - hypothesis draws it
+        for approval in self.site.pending():
+            with suppress(Conflict):
+                self.site.journal.decide(
+                    approval.id, ON_CALL, self.site.clock.now(), approve=approve, reason="as drawn"
+                )
+
+    @rule(name=node)
+    def a_person_cordons(self, name: str) -> None:
+        seen = self._node(name)
+        self.site.cluster.cordon_by_person(name)
+        if not seen.cordoned:
+            self.by_person.add(name)
+
+    @rule(name=node)
+    def a_person_uncordons(self, name: str) -> None:
+        self.site.cluster.uncordon_by_person(name)
+        self.by_person.discard(name)
+
+    @rule()
+    def a_person_cancels_everything(self) -> None:
+        for run in self.site.journal.runs(active_only=True):
+            self.site.journal.request_cancel(run.id, ON_CALL, self.site.clock.now(), "as drawn")
+
+    @rule(name=node, seconds=st.sampled_from([30, 300]))
+    def a_person_silences(self, name: str, seconds: int) -> None:
+        now = self.site.clock.now()
+        number = len(self.site.journal.silences())
+        until = now + timedelta(seconds=seconds)
+        matchers = matchers_in([f"node={name}"])
+        self.site.journal.add_silence(
+            Silence(f"sil-{number}", matchers, now, until, SOMEBODY, "as drawn", created_at=now)
+        )
+
+    @rule(blocked=st.booleans())
+    def a_disruption_budget(self, blocked: bool) -> None:  # noqa: FBT001 - hypothesis draws it
+        least = 2 * len(NODES) if blocked else 0
+        self.site.cluster.set_budget("all", owner="Job/train", min_available=least, namespace="training")
+
+    @rule()
+    def healer_dies_and_comes_back(self) -> None:
+        self.site.restart()
+
+    @rule(times=st.integers(1, 3))
+    def the_scheduler_does_not_answer(self, times: int) -> None:
+        self.site.cluster.fail_next(Unavailable("cluster", "as drawn"), times=times)
+        with suppress(Unavailable):
+            self.site.tick(10)
+        self._look()
+
+    @rule()
+    def an_answer_is_lost(self) -> None:
+        self.site.cluster.lose_next_answer(Unavailable("cluster", "timed out"))
+
+    # What holds
+
+    @invariant()
+    def no_more_nodes_are_out_by_our_hand_than_the_budget_allows(self) -> None:
+        out = [name for name in NODES if (seen := self._node(name)).cordoned and seen.cordoned_by is not None]
+        assert len(out) <= MOST_OUT, out
+
+    @invariant()
+    def what_a_person_has_cordoned_stays_theirs(self) -> None:
+        for name in self.by_person:
+            seen = self._node(name)
+            assert (seen.cordoned, seen.cordoned_by) == (True, None), name
+
+    @invariant()
+    def a_component_has_one_active_run(self) -> None:
+        active = {run.id for run in self.site.journal.runs(active_only=True)}
+        held = self.site.journal.leases()
+        assert {lease.run_id for lease in held.values()} <= active
+        nodes = [name for run in self.site.journal.runs(active_only=True) for name in run.plan.takes_out]
+        assert len(nodes) == len(set(nodes)), nodes
+
+    @invariant()
+    def nothing_is_done_twice(self) -> None:
+        evicted = [effect.workload for effect in self.site.cluster.effects if effect.verb is Verb.EVICT]
+        assert len(evicted) == len(set(evicted))
+
+    @invariant()
+    def only_what_was_approved_has_run(self) -> None:
+        approved = {a.id for a in self.site.journal.approvals() if a.state is ApprovalState.APPROVED}
+        for run in self.site.journal.runs():
+            assert not run.plan.needs_approval or run.approval_id in approved
+
+    @invariant()
+    def the_audit_log_is_one_chain(self) -> None:
+        assert first_broken_link(self.site.journal.audit_log(limit=100_000)) is None
+
+    def _node(self, name: str) -> Node:
+        """Also while the scheduler does not answer healer."""
+        while True:
+            with suppress(Unavailable):
+                return self.site.cluster.node(name)
+
+    def _look(self) -> None:
+        """Incidents and runs only move along their transitions."""
+        for incident in self.site.journal.incidents(limit=10_000):
+            before = self.incidents.get(incident.id, S.OPEN)
+            assert incident.state is before or incident.state in INCIDENT_MOVES[before], (before, incident.state)
+            self.incidents[incident.id] = incident.state
+        for run in self.site.journal.runs(limit=10_000):
+            was = self.runs.get(run.id, R.RUNNING)
+            assert run.state is was or run.state in RUN_MOVES.get(was, set()), (was, run.state)
+            self.runs[run.id] = run.state
+
+
+TestAnyInterleaving = Fleet.TestCase
+TestAnyInterleaving.settings = settings(
+    max_examples=12,
+    stateful_step_count=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a failing case is told as it was found: each takes seconds
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
