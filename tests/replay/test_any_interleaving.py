@@ -66,9 +66,11 @@ class Fleet(RuleBasedStateMachine):
 
     # What happens
 
-    @rule(name=node, gpu=st.integers(0, 1))
-    def a_gpu_fails(self, name: str, gpu: int) -> None:
-        self.site.fleet.inject(Fault(FaultKind.UNCORRECTABLE_ECC, 0, node=name, gpu=gpu))
+    @rule(names=st.sets(node, min_size=1, max_size=4), gpu=st.integers(0, 1))
+    def gpus_fail(self, names: set[str], gpu: int) -> None:
+        for name in sorted(names):
+            self.site.fleet.inject(Fault(FaultKind.UNCORRECTABLE_ECC, 0, node=name, gpu=gpu))
+        self.time_passes(2, 10)
 
     @rule(ticks=st.integers(1, 4), seconds=st.sampled_from([5, 10, 60]))
     def time_passes(self, ticks: int, seconds: int) -> None:
@@ -83,6 +85,7 @@ class Fleet(RuleBasedStateMachine):
                 self.site.journal.decide(
                     approval.id, ON_CALL, self.site.clock.now(), approve=approve, reason="as drawn"
                 )
+        self.time_passes(2, 10)
 
     @rule(name=node)
     def a_person_cordons(self, name: str) -> None:
@@ -119,6 +122,7 @@ class Fleet(RuleBasedStateMachine):
     @rule()
     def healer_dies_and_comes_back(self) -> None:
         self.site.restart()
+        self.time_passes(1, 10)
 
     @rule(times=st.integers(1, 3))
     def the_scheduler_does_not_answer(self, times: int) -> None:
