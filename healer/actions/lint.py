@@ -20,7 +20,7 @@ from healer.documents import KeyPath
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, FailureMode, Finding, Health
 from healer.domain.incident import Incident
-from healer.domain.playbook import Expression, Playbook, ResolvesWhen, Scalar, Step
+from healer.domain.playbook import Expression, OnError, Playbook, ResolvesWhen, Scalar, Step
 from healer.errors import Problem, Rejected
 from healer.policy.budget import DisruptionBudget
 from healer.schema import format_duration
@@ -114,10 +114,15 @@ class _Linter:
         quarantined = False
         for number, step in enumerate(self.playbook.steps):
             verb = self.verbs[step.use]
-            quarantined |= verb.keeps_work_away and step.condition is None
+            certain = step.condition is None and step.on_error is OnError.STOP
+            quarantined |= verb.keeps_work_away and certain
             if verb.disrupts and verb.target is ComponentKind.NODE and not quarantined:
                 text = f"{step.use} without a node.cordon before it: what it moves may come back at once"
-                self._error(("steps", number, "use"), text, "add a step with node.cordon, without an if, before it")
+                self._error(
+                    ("steps", number, "use"),
+                    text,
+                    "add a step with node.cordon before it, without an if, and that stops the run if it fails",
+                )
         if self.playbook.resolves_when is ResolvesWhen.CONTAINED and not quarantined:
             text = "contained is seen in the cluster, and no step keeps work away from the node"
             self._error(("resolves_when",), text, "healthy, or add a node.cordon")

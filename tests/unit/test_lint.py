@@ -144,3 +144,17 @@ def test_tests_are_wanted_and_each_has_a_name_of_its_own() -> None:
     assert (remark.weight, remark.problem.key, remark.problem.text) == (Weight.WARNING, "tests", "it has none")
     (said,) = _said(GOOD + tests.removeprefix("tests:\n"))
     assert said.startswith("drain.yaml:23: tests[1].name: another test is named 'it works'")
+
+
+def test_a_cordon_that_may_fail_keeps_nothing_away() -> None:
+    may_fail = _edited(("    with: {reason: '${incident.reason}'}\n", "    on_error: go on\n"))
+    assert [said.partition(":")[0] for said in _said(may_fail)] == ["drain.yaml", "drain.yaml"]
+    assert "node.drain without a node.cordon before it" in _said(may_fail)[0]
+
+
+def test_a_rung_without_a_match_is_judged_for_whatever_leads_to_it() -> None:
+    match = 'match:\n  failure_modes: [GpuXid, NvlinkDown]\n  if: incident.health == "failed"\n'
+    assert _said(_edited((match, ""))) == []
+    said = _said(_edited((match, ""), ("'${params.grace}'", "'${incident.failure_mode}'")))
+    assert len(said) == 1
+    assert "e.g. for a FabricLinkFlap" in said[0]

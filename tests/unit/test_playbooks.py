@@ -12,7 +12,7 @@ from healer.content.expressions import variables_of
 from healer.content.playbooks import load_playbooks, parse_playbook
 from healer.documents import parse_document
 from healer.domain.component import ComponentKind
-from healer.domain.playbook import OnFailure, Playbook, ResolvesWhen
+from healer.domain.playbook import OnError, OnFailure, Playbook, ResolvesWhen, Retry
 from healer.errors import InvalidDocument, Rejected
 from tests.unit.core_samples import ECC, incident
 
@@ -281,3 +281,86 @@ def test_text_around_an_expression_is_told_not_taken_literally() -> None:
     (problem,) = _problems(_edited("'${incident.reason}'", "'because ${incident.reason}'"))
     assert problem.startswith("drain.yaml:18: steps[0].with.reason: ")
     assert "mixes text with an expression" in problem
+
+
+# Steps that wait, are tried again or gone past
+
+DRAINS = "    use: node.drain\n    if: params.share > 0.5\n    with: {grace: 5m, at_once: 4}\n"
+
+
+def test_how_a_step_is_tried_again_is_read_with_its_defaults() -> None:
+    (_, step) = _parsed(_edited("    timeout: 45m\n", "    retry: {times: 3, wait: 5s}\n    on_error: go on\n")).steps
+    assert step.retry == Retry(3, timedelta(seconds=5), 2.0, timedelta(minutes=10))
+    assert step.on_error is OnError.GO_ON
+
+
+def test_wait_until_is_short_for_a_verb() -> None:
+    text = _edited(
+        DRAINS,
+        "    wait_until: node.workloads == 0\n",
+    )
+    assert _problems(text) == []
+    step = _parsed(text).steps[1]
+    assert (step.use, step.arguments) == ("wait.until", {"until": "node.workloads == 0"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("    use: node.drain\n", "", "drain.yaml:20: steps[1]: a step has either use, the verb, or wait_until"),
+        ("    use: node.drain\n", "    use: node.drain\n    wait_until: node.ready\n", "a step has either use"),
+        ("    use: node.drain\n", "    wait_until: node.ready\n", "wait_until takes no with"),
+        (
+            DRAINS,
+            "    wait_until: node.workload == 0\n",
+            "drain.yaml:21: steps[1].wait_until: node has no 'workload'",
+        ),
+        ("    timeout: 45m\n", "    retry: {times: 0}\n", "retry.times"),
+    ],
+    ids=["neither", "both", "with arguments", "a misspelt variable", "no times"],
+)
+def test_a_step_that_cannot_be_meant_so_is_told(old: str, new: str, says: str) -> None:
+    problems = _problems(_edited(old, new))
+    assert any(says in problem for problem in problems), problems
+
+
+# Ladders
+
+MATCH = 'match:\n  failure_modes: [GpuUncorrectableEcc]\n  if: incident.health == "failed"\n  for: 1m\n'
+
+
+def _rung(name: str, otherwise: str | None) -> str:
+    text = DRAIN.replace("name: drain", f"name: {name}")
+    return text if otherwise is None else text.replace("steps:\n", f"otherwise: {otherwise}\nsteps:\n")
+
+
+def test_a_ladder_leads_through_playbooks_that_match_nothing_themselves(tmp_path: Path) -> None:
+    last = _rung("last", None).replace(MATCH, "")
+    first, rung = load_playbooks(_folder(tmp_path, first=_rung("first", "last"), last=last), params={})
+    assert (first.otherwise, rung.failure_modes) == ("last", frozenset())
+
+
+@pytest.mark.parametrize(
+    ("texts", "disabled", "says"),
+    [
+        (
+            {"a": _rung("a", "lsat"), "last": _rung("last", None)},
+            (),
+            "there is no playbook lsat (did you mean 'last'?)",
+        ),
+        ({"a": _rung("a", "b"), "b": _rung("b", "a")}, (), "otherwise: it leads back to a"),
+        ({"a": _rung("a", "a")}, (), "otherwise: it leads back to a"),
+        ({"a": _rung("a", "b"), "b": _rung("b", None)}, ("b",), "otherwise: b is disabled in config.yaml"),
+        (
+            {"a": _rung("a", None).replace(MATCH, "")},
+            (),
+            "it answers no failure mode, and no other playbook leads to it",
+        ),
+    ],
+    ids=["nowhere", "round and round", "to itself", "to a disabled one", "a rung that nothing leads to"],
+)
+def test_a_ladder_that_leads_nowhere_is_told(
+    tmp_path: Path, texts: dict[str, str], disabled: tuple[str, ...], says: str
+) -> None:
+    problems = _load_problems(_folder(tmp_path, **texts), disabled=disabled)
+    assert any(says in problem for problem in problems), problems
