@@ -13,6 +13,7 @@ import numpy as np
 
 from healer.domain.axes import Floats
 from healer.errors import NotFound, Rejected
+from healer.sim.exporters.labels import port_name
 from healer.sim.exporters.style import Style
 from healer.sim.exporters.text import TextPages
 from healer.sim.faults import Fault, objections
@@ -88,6 +89,7 @@ class SimulatedFleet:
             hall.ports,
             self._gang,
             shown=lambda _quantity: True,
+            port_name=lambda port: port_name(Style(), port),
             limit_w=hall.limit_w,
             kelvin_per_w=hall.chassis.sink_k_per_w + hall.chassis.chip_k_per_w,
             jobs_die=False,

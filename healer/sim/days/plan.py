@@ -13,6 +13,7 @@ from healer.domain.axes import Ints
 from healer.domain.component import Component, ComponentKind
 from healer.sim.days.site import Site
 from healer.sim.exporters.fields import shows
+from healer.sim.exporters.labels import port_name
 from healer.sim.faults import FaultKind
 from healer.sim.jobs.run import PhaseKind, Run
 from healer.sim.jobs.schedule import Absence, gang_at, interrupted, kept_off, run_at
@@ -91,6 +92,7 @@ class Plan:
             ports=site.hall.ports,
             gang=self.gang,
             shown=lambda row: shows(site.style.fields, row),
+            port_name=lambda port: port_name(site.style, port),
             limit_w=site.hall.limit_w,
             kelvin_per_w=site.hall.chassis.sink_k_per_w + site.hall.chassis.chip_k_per_w,
         )

@@ -59,10 +59,15 @@ def xid_labels(code: int) -> Mapping[str, str]:
     return {"err_code": str(code), "err_msg": _XID_TEXTS.get(code, "Unknown Error")} if code else {}
 
 
+def port_name(style: Style, port: int) -> str:
+    """Of a fabric port of a node: eth0 is the management's."""
+    return f"eth{port + 1}" if style.fabric is Fabric.ROCE else f"mlx5_{port}"
+
+
 def port_labels(style: Style, by_node: Sequence[Target], ports: int) -> Callable[[int], Mapping[str, str]]:
     def labels(row: int) -> Mapping[str, str]:
         node, port = divmod(row, max(ports, 1))
-        device = f"eth{port + 1}" if style.fabric is Fabric.ROCE else f"mlx5_{port}"
+        device = port_name(style, port)
         own = {"device": device} if style.fabric is Fabric.ROCE else {"device": device, "port": "1"}
         return {**own, **by_node[node].labels}
 

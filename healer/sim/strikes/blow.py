@@ -35,6 +35,7 @@ class Scene:
         uuids: by GPU.
         ports: of each node.
         gang: the gang of a GPU at a time; None for one that has no work.
+        port_name: what the exporters call a port of a node.
         shown: whether the site exports a quantity of `GpuState`.
         limit_w: the power limit that the site's GPUs usually have.
         kelvin_per_w: how much warmer than the air a sound GPU is for each watt.
@@ -46,6 +47,7 @@ class Scene:
     ports: int
     gang: Callable[[int, float], Gang | None]
     shown: Callable[[str], bool]
+    port_name: Callable[[int], str]
     limit_w: float = DEFAULT_LIMIT_W
     kelvin_per_w: float = 0.046
     jobs_die: bool = True

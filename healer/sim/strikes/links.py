@@ -114,7 +114,7 @@ def fabric_link_flap(blow: Blow) -> Happening:
         effects.append(blow.turn(Knob.SYMBOL_RATE, blow.rng.uniform(0.5, 60.0), where))
         effects.append(blow.turn(Knob.PORT_ERROR_RATE, blow.rng.uniform(0.05, 5.0), where))
     effects += _waits(blow, port, downs)
-    return Happening(_flapped(blow, f"mlx5_{port}"), tuple(effects))
+    return Happening(_flapped(blow, blow.scene.port_name(port)), tuple(effects))
 
 
 def _waits(blow: Blow, port: int, downs: list[tuple[float, float]]) -> list[Effect]:
