@@ -34,7 +34,7 @@ class Demand:
     """A node that an incident's plan takes out of service, or would.
 
     Attributes:
-        since: when the incident was opened.
+        since: when the fault was found, in its present spell.
         shares: what the node has in common with others: "rack r7", "feed A".
     """
 

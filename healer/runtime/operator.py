@@ -107,15 +107,17 @@ class Operator:
         """The nodes that are to be taken out, were asked about, or have been taken out for what still lasts."""
         since = self.clock.now() - self.knowledge.rules.breaker.within
         for incident in docket.incidents:
-            if incident.opened_at <= since:
+            if incident.found_at <= since:
                 continue
-            if incident.id in answers:
-                plan = answers[incident.id].plan
-                counts = plan is not None and is_demand(plan, self.knowledge.situation(incident, docket.claims))
+            planned = answers.get(incident.id)
+            if planned is None:
+                plan = None if incident.state is IncidentState.OPEN else incident.plan
             else:
-                plan, counts = incident.plan, incident.state is not IncidentState.OPEN
-            for node in plan.takes_out if plan is not None and counts else ():
-                yield Demand(node, incident.opened_at, self.knowledge.shares_of(node))
+                plan = planned.plan if planned.verdict is None else None
+                if plan is not None and not is_demand(plan, self.knowledge.situation(incident, docket.claims)):
+                    plan = None
+            for node in plan.takes_out if plan is not None else ():
+                yield Demand(node, incident.found_at, self.knowledge.shares_of(node))
 
     def _consider(self, incident: Incident, planned: Planned | None, docket: Docket) -> None:
         """Act upon what is planned for an open incident; check that what was asked is still what would be done."""
