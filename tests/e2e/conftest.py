@@ -56,8 +56,9 @@ class Line:
         return daemon.start()
 
     def own_playbook(self, settings: dict[str, Any], pattern: str, replacement: str) -> None:
-        """Gives the deployment drain-node alone, with this changed."""
+        """Gives the deployment drain-node alone, with this changed, and without what comes after it."""
         text = (ROOT / "playbooks" / "drain-node.yaml").read_text(encoding="utf-8")
+        text = re.sub(r"^otherwise: .*\n", "", text, flags=re.MULTILINE)
         changed = re.sub(pattern, replacement, text)
         assert changed != text
         own = _made(self.folder / "playbooks")

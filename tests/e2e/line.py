@@ -248,6 +248,7 @@ def settings(
         "budgets": {scope: {"max_nodes": 100, "max_percent": 100} for scope in ("fleet", "rack")},
         "approvals": {} if slack is None else _approvals(folder, slack),
         "cluster": {"kind": "none"} if kubeconfig is None else {"kind": "kubernetes", "kubernetes": kubernetes},
+        "tickets": {"folder": str(folder / "tickets")},
         "state": {"url": f"sqlite:///{folder / 'healer.db'}"},
         "http": {
             "listen": "127.0.0.1:0",
