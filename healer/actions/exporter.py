@@ -6,13 +6,12 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from healer.actions.base import Ledger, NotNow, Proposal, World
+from healer.actions.base import Ledger, Proposal, World
+from healer.actions.evictions import evict_once, node_of, settle_departures
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import Disposition, Workload
 from healer.domain.plan import Effect
-from healer.domain.run import Done, EffectState, Failed, Outcome, RetryAfter
-from healer.errors import NotFound
-from healer.ports import EvictionAnswer
+from healer.domain.run import Done, Failed, Outcome, RetryAfter
 from healer.schema import Section
 
 _LOOK_AGAIN = timedelta(seconds=5)
@@ -34,7 +33,7 @@ class RestartExporter:
         owner: str = "DaemonSet/*-exporter*"
 
     def plan(self, arguments: Arguments, target: Component, world: World) -> Proposal:
-        node = _name(target)
+        node = node_of(target)
         if not world.cluster.node(node).ready:
             return Proposal(blockers=(f"{node} is not ready: nothing is started there",))
         exporters = _exporters(world, node, arguments.owner)
@@ -45,21 +44,21 @@ class RestartExporter:
         )
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
-        exporters = _exporters(ledger.world, _name(target), arguments.owner)
-        self._settle(exporters, ledger)
+        exporters = _exporters(ledger.world, node_of(target), arguments.owner)
+        settle_departures(exporters, "restart", ledger)
         begun = _restarted(ledger)
         # Those that were there when it began, and no other: what has been started since is the result.
         old = [each for each in exporters if not each.leaving and (not begun or each.uid in begun)]
         if not begun and not old:
-            return Failed(f"no {arguments.owner} is on {_name(target)} any more")
+            return Failed(f"no {arguments.owner} is on {node_of(target)} any more")
         for each in old:
-            self._restart(each, ledger)
+            evict_once(each, "restart", ledger)
         if old:
             return RetryAfter(_LOOK_AGAIN, f"{old[0]} was asked to go")
         return self.verify(arguments, target, ledger)
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
-        node, begun = _name(target), _restarted(ledger)
+        node, begun = node_of(target), _restarted(ledger)
         exporters = _exporters(ledger.world, node, arguments.owner)
         old = [each for each in exporters if each.uid in begun]
         if old:
@@ -70,27 +69,6 @@ class RestartExporter:
 
     def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         return Done("an exporter that was started anew stays so")
-
-    def _restart(self, exporter: Workload, ledger: Ledger) -> None:
-        cluster = ledger.world.cluster
-
-        def evict() -> str:
-            answer = cluster.evict(exporter, grace=None)
-            if answer.answer is EvictionAnswer.BLOCKED:
-                raise NotNow(answer.retry_after, answer.detail)
-            return answer.answer
-
-        def gone_or_going() -> bool:
-            return all(each.leaving for each in cluster.workloads(exporter.node) if each.uid == exporter.uid)
-
-        ledger.effect(f"restart/{exporter}/{exporter.uid}", do=evict, happened=gone_or_going)
-
-    def _settle(self, exporters: list[Workload], ledger: Ledger) -> None:
-        """A restart whose answer was lost has happened if its pod is gone or going."""
-        staying = {each.uid for each in exporters if not each.leaving}
-        for record in ledger.standing("restart/"):
-            if record.state is EffectState.INTENT and record.key.rpartition("/")[2] not in staying:
-                ledger.observed(record)
 
 
 def _restarted(ledger: Ledger) -> set[str]:
@@ -106,9 +84,3 @@ def _exporters(world: World, node: str, owner: str) -> list[Workload]:
         and each.owner.startswith("DaemonSet/")
         and fnmatchcase(each.owner, owner)
     ]
-
-
-def _name(target: Component) -> str:
-    if target.node is None:
-        raise NotFound("node", f"the target {target} names no node")
-    return target.node

@@ -9,12 +9,12 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from healer.actions.base import Ledger, NotNow, Proposal, World
+from healer.actions.evictions import evict_once, node_of, settle_departures
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import Disposition, Workload
 from healer.domain.plan import Effect
-from healer.domain.run import Done, EffectState, Failed, Outcome, RetryAfter
+from healer.domain.run import Done, Failed, Outcome, RetryAfter
 from healer.errors import Conflict, NotFound
-from healer.ports import EvictionAnswer
 from healer.schema import Duration, Section
 
 _LOOK_AGAIN = timedelta(seconds=2)
@@ -34,7 +34,7 @@ class Cordon:
         reason: str = ""
 
     def plan(self, arguments: Arguments, target: Component, world: World) -> Proposal:  # noqa: ARG002
-        node = _name(target)
+        node = node_of(target)
         seen = world.cluster.node(node)
         if seen.cordoned_by is not None:
             return Proposal()  # another run has it out of service: nothing is left to do here
@@ -43,7 +43,7 @@ class Cordon:
         return Proposal(effects=(Effect("cordon", node, takes_out=node),))
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
-        node, owner = _name(target), ledger.run.owner
+        node, owner = node_of(target), ledger.run.owner
         cluster = ledger.world.cluster
 
         def cordon() -> str:
@@ -54,7 +54,7 @@ class Cordon:
         return Done(f"{node} is cordoned")
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        seen = ledger.world.cluster.node(_name(target))
+        seen = ledger.world.cluster.node(node_of(target))
         if seen.cordoned and seen.cordoned_by == ledger.run.owner:
             return Done(f"{seen.name} is out of service")
         if seen.cordoned:
@@ -62,7 +62,7 @@ class Cordon:
         return Failed(f"a person uncordoned {seen.name}: their decision stands", by_person=True)
 
     def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        node = _name(target)
+        node = node_of(target)
 
         def uncordon() -> str:
             try:
@@ -94,7 +94,7 @@ class Drain:
         at_once: Annotated[int, Field(ge=1)] = 20
 
     def plan(self, arguments: Arguments, target: Component, world: World) -> Proposal:  # noqa: ARG002
-        node = _name(target)
+        node = node_of(target)
         workloads = world.cluster.workloads(node)
         by_owner: dict[str, list[Workload]] = defaultdict(list)
         for workload in _movable(workloads):
@@ -113,9 +113,9 @@ class Drain:
         )
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
-        node = _name(target)
+        node = node_of(target)
         workloads = ledger.world.cluster.workloads(node)
-        _settle_departures(workloads, ledger)
+        settle_departures(workloads, "evict", ledger)
         unmovable = _unmovable(workloads)
         if unmovable:
             return Failed("; ".join(unmovable))
@@ -131,7 +131,7 @@ class Drain:
         wait = _LOOK_AGAIN
         for workload in [w for w in staying if w.blocked_by is None][: arguments.at_once]:
             try:
-                self._evict(workload, arguments, ledger)
+                evict_once(workload, "evict", ledger, grace=arguments.grace)
             except NotNow as error:
                 waiting.append(f"{workload} waits: {error}")
                 wait = max(wait, error.wait)
@@ -140,7 +140,7 @@ class Drain:
         return RetryAfter(wait, "; ".join([f"{len(left)} workloads have not gone yet", *waiting[:1]]))
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        node = _name(target)
+        node = node_of(target)
         left = _movable(ledger.world.cluster.workloads(node))
         if left:
             return RetryAfter(_LOOK_AGAIN, f"{left[0]} is on {node}")
@@ -149,34 +149,6 @@ class Drain:
     def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         """An eviction cannot be taken back: the workloads run elsewhere by now."""
         return Done(f"{len(ledger.standing('evict/'))} evictions stay as they are")
-
-    def _evict(self, workload: Workload, arguments: Arguments, ledger: Ledger) -> None:
-        cluster = ledger.world.cluster
-
-        def evict() -> str:
-            answer = cluster.evict(workload, grace=arguments.grace)
-            if answer.answer is EvictionAnswer.BLOCKED:
-                raise NotNow(answer.retry_after, answer.detail)
-            return answer.answer
-
-        def gone_or_going() -> bool:
-            return all(w.leaving for w in cluster.workloads(workload.node) if w.uid == workload.uid)
-
-        ledger.effect(f"evict/{workload}/{workload.uid}", do=evict, happened=gone_or_going)
-
-
-def _settle_departures(workloads: tuple[Workload, ...], ledger: Ledger) -> None:
-    """An eviction whose answer was lost has happened if its workload is gone or going: nothing asks for it again."""
-    staying = {workload.uid for workload in workloads if not workload.leaving}
-    for record in ledger.standing("evict/"):
-        if record.state is EffectState.INTENT and record.key.rpartition("/")[2] not in staying:
-            ledger.observed(record)
-
-
-def _name(target: Component) -> str:
-    if target.node is None:
-        raise NotFound("node", f"the target {target} names no node")
-    return target.node
 
 
 def _movable(workloads: tuple[Workload, ...]) -> list[Workload]:

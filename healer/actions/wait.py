@@ -35,7 +35,8 @@ class Until:
     class Arguments(Section):
         """Attributes:
         until: CEL, on `gpus` of the target (count; utilization and temperature, the highest; power_watts, of all),
-            and where the target is a node on `node` (name, ready, cordoned, and workloads: how many would be evicted).
+            and where the target is a node on `node` (name, ready, cordoned, and workloads: all that would not stay in a
+            drain).
         """
 
         until: str
@@ -45,9 +46,8 @@ class Until:
             compile_condition(arguments.until, target.kind)
         except ValueError as error:
             return Proposal(blockers=(str(error),))
-        return Proposal(
-            effects=(Effect("wait until", arguments.until, harmless=True),)
-        )  # for who approves what comes after it
+        # Shown to who approves what comes after it.
+        return Proposal(effects=(Effect("wait until", arguments.until, harmless=True),))
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
         try:
@@ -97,8 +97,10 @@ def _variables(target: Component, world: World) -> Mapping[str, object]:
 def _gpus(target: Component, world: World) -> dict[str, object]:
     """Of all GPUs of the target; a figure that one of them does not show now is not known of all."""
     frame = world.frame
-    rows = [] if frame is None else [row for row, gpu in enumerate(frame.gpus.components) if _is_of(gpu, target)]
-    if frame is None or not rows:
+    if frame is None:
+        return {}
+    rows = frame.parts_of(target)
+    if not len(rows):
         return {}
     found: dict[str, object] = {"count": len(rows)}
     for name, signal, fold in (
@@ -110,15 +112,3 @@ def _gpus(target: Component, world: World) -> dict[str, object]:
         if not np.isnan(values).any():
             found[name] = float(fold(values))
     return found
-
-
-def _is_of(gpu: Component, target: Component) -> bool:
-    match target.kind:
-        case ComponentKind.NODE:
-            return gpu.node == target.node
-        case ComponentKind.RACK:
-            return gpu.rack == target.rack
-        case ComponentKind.JOB:
-            return gpu.job == target.job
-        case _:
-            return gpu.key == target.key

@@ -98,11 +98,8 @@ class Stage:
     effects: list[str] = field(default_factory=list)
     _happened: list[tuple[datetime, str]] = field(default_factory=list)
     _starts: int = 0
-    _seen: tuple[int, int, int] = (
-        0,
-        0,
-        0,
-    )  # how many changes of the cluster, the agents and the tickets are in `effects`
+    # How many changes of the cluster, the agents and the tickets are in `effects`.
+    _seen: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self) -> None:
         site = self.test.site

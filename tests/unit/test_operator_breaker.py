@@ -42,6 +42,17 @@ def reset(site: Site) -> None:
     site.journal.reset_breaker(ON_CALL, site.clock.now(), "one broken switch, and it is repaired")
 
 
+def storm_over_a_drain(site: Site) -> None:
+    """A drain that a disruption budget holds up, and then three more nodes at once."""
+    site.cluster.set_budget("all", owner="Job/train", min_available=8, namespace="training")
+    break_gpus(site, NODES[0])
+    site.ticks(2)
+    site.answer(approve=True)
+    site.ticks(3)
+    break_gpus(site, *NODES[1:4])
+    site.ticks(3)
+
+
 def test_a_storm_touches_nothing_asks_nothing_and_tells_the_channel_once(site: Site) -> None:
     break_gpus(site, *NODES[:4])
     site.ticks(30)
@@ -84,13 +95,7 @@ def test_a_new_storm_after_the_reset_opens_it_again(site: Site) -> None:
 
 
 def test_what_runs_already_is_held_with_its_clock_and_goes_on_after_the_reset(site: Site) -> None:
-    site.cluster.set_budget("all", owner="Job/train", min_available=8, namespace="training")
-    break_gpus(site, NODES[0])
-    site.ticks(2)
-    site.answer(approve=True)
-    site.ticks(3)
-    break_gpus(site, *NODES[1:4])
-    site.ticks(3)
+    storm_over_a_drain(site)
     assert len(site.journal.trips()) == 1
     site.cluster.set_budget("all", owner="Job/train", min_available=0, namespace="training")
     site.ticks(10, seconds=600)  # longer than the step's time and the run's
@@ -104,13 +109,7 @@ def test_what_runs_already_is_held_with_its_clock_and_goes_on_after_the_reset(si
 
 
 def test_a_run_that_the_breaker_holds_can_be_cancelled(site: Site) -> None:
-    site.cluster.set_budget("all", owner="Job/train", min_available=8, namespace="training")
-    break_gpus(site, NODES[0])
-    site.ticks(2)
-    site.answer(approve=True)
-    site.ticks(3)
-    break_gpus(site, *NODES[1:4])
-    site.ticks(3)
+    storm_over_a_drain(site)
     (run,) = site.journal.runs()
     site.journal.request_cancel(run.id, ON_CALL, site.clock.now(), "leave it")
     site.ticks(3)

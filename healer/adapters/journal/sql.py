@@ -436,11 +436,12 @@ class _SqlTransaction:
         return _found(self._connection.execute(query).scalar_one_or_none(), kind, key)
 
     def _save(self, table: sa.Table, key: str, values: dict[str, object]) -> None:
-        if "version" in table.c:
-            values = {**values, "version": table.c.version + 1}
-        if self._connection.execute(table.update().where(table.c.id == key).values(values)).rowcount == 0:
-            first = {"version": 0} if "version" in table.c else {}
-            self._connection.execute(table.insert().values(**{"id": key, **values, **first}))
+        counted = {"version": table.c.version + 1} if "version" in table.c else {}
+        if (
+            self._connection.execute(table.update().where(table.c.id == key).values({**values, **counted})).rowcount
+            == 0
+        ):
+            self._connection.execute(table.insert().values(id=key, **values))
 
 
 def _reset(trip: Trip, person: Person, now: datetime, reason: str) -> Trip:
