@@ -321,6 +321,14 @@ class Journal(Protocol):
         """Ask a running run to undo what it did. Raises NotFound, Conflict if it has ended."""
         ...
 
+    def pause(self, run_id: str, person: Person, now: datetime, reason: str) -> Run:
+        """Let a run have no further effect until it is resumed. Raises NotFound, Conflict if it is not running."""
+        ...
+
+    def resume(self, run_id: str, person: Person, now: datetime, reason: str) -> Run:
+        """Raises NotFound, Conflict if it is not paused."""
+        ...
+
     def silences(self, *, unended_at: datetime | None = None, limit: int | None = None) -> tuple[Silence, ...]:
         """Newest first, all of them unless limited. `unended_at`: those that are active then, or still to come."""
         ...

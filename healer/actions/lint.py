@@ -20,7 +20,7 @@ from healer.documents import KeyPath
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, FailureMode, Finding, Health
 from healer.domain.incident import Incident
-from healer.domain.playbook import Expression, OnError, Playbook, ResolvesWhen, Scalar, Step
+from healer.domain.playbook import Expression, OnError, Playbook, ResolvesWhen, Step, given
 from healer.errors import Problem, Rejected
 from healer.policy.budget import DisruptionBudget
 from healer.schema import format_duration
@@ -99,8 +99,10 @@ class _Linter:
                 self._error(("match", "failure_modes"), text, "give one of them an if, or disable it")
 
     def steps(self) -> None:
-        for number, step in enumerate(self.playbook.steps):
-            path: KeyPath = ("steps", number)
+        for step in self.playbook.steps:
+            path: KeyPath = ("steps", step.place)
+            if step.within:
+                continue  # it is judged where it is written
             if step.condition is not None and not self._true_of(step.condition, (*path, "if")):
                 self._error((*path, "if"), "is true of no incident that the playbook matches: the step never runs")
             self._arguments(step, (*path, "with"))
@@ -112,14 +114,14 @@ class _Linter:
     def order(self) -> None:
         """What moves work away comes after what keeps new work from taking its place."""
         quarantined = False
-        for number, step in enumerate(self.playbook.steps):
+        for step in self.playbook.steps:
             verb = self.verbs[step.use]
-            certain = step.condition is None and step.on_error is OnError.STOP
+            certain = step.on_error is OnError.STOP and not _conditional(step)
             quarantined |= verb.keeps_work_away and certain
             if verb.disrupts and verb.target is ComponentKind.NODE and not quarantined:
                 text = f"{step.use} without a node.cordon before it: what it moves may come back at once"
                 self._error(
-                    ("steps", number, "use"),
+                    ("steps", step.place, "playbook" if step.within else "use"),
                     text,
                     "add a step with node.cordon before it, without an if, and that stops the run if it fails",
                 )
@@ -157,15 +159,15 @@ class _Linter:
         met = []
         for sample in self.samples:
             try:
-                given = expression(sample.variables)
+                said = expression(sample.variables)
             except Rejected as error:
                 self._error(path, f"{error.detail}, e.g. for {_named(sample)}")
                 return self.samples
-            if not isinstance(given, bool):
-                text = f"{expression.text!r} gives {given!r}, which is neither true nor false"
+            if not isinstance(said, bool):
+                text = f"{expression.text!r} gives {said!r}, which is neither true nor false"
                 self._error(path, text, f"that is so for {_named(sample)}")
                 return self.samples
-            if given:
+            if said:
                 met.append(sample)
         return tuple(met)
 
@@ -176,8 +178,7 @@ class _Linter:
             return
         for sample in self.samples:
             try:
-                given = _given(step, sample)
-                bound_arguments(verb, given)
+                bound_arguments(verb, given(step.arguments, sample.variables))
             except Rejected as error:
                 self._error(path, f"{error.detail}, e.g. for {_named(sample)}")
                 return
@@ -189,8 +190,8 @@ class _Linter:
         self.remarks.append(Remark(Weight.WARNING, self.document.problem(path, text, hint)))
 
 
-def _given(step: Step, sample: _Sample) -> dict[str, Scalar]:
-    return {name: value(sample.variables) if callable(value) else value for name, value in step.arguments.items()}
+def _conditional(step: Step) -> bool:
+    return step.condition is not None or any(scope.condition is not None for scope in step.within)
 
 
 def _samples(playbook: Playbook) -> Iterator[_Sample]:

@@ -13,8 +13,9 @@ from healer.actions.node import Cordon, Drain
 from healer.actions.power import Cap, Hold, Restore
 from healer.actions.ticket import OpenTicket
 from healer.actions.wait import Until, compile_condition
-from healer.documents import Document, nearest, parse_document
-from healer.domain.playbook import Argument, Playbook, Scalar
+from healer.documents import Document, KeyPath, nearest, parse_document
+from healer.domain.component import ComponentKind
+from healer.domain.playbook import Playbook, Scalar
 from healer.errors import Problem, Rejected
 
 _ALL: tuple[Action, ...] = (Cordon(), Drain(), Cap(), Hold(), Restore(), RestartExporter(), OpenTicket(), Until())
@@ -24,18 +25,25 @@ BUILT_IN: Verbs = {action.name: action for action in _ALL}
 def check_playbook(playbook: Playbook, verbs: Verbs) -> tuple[Problem, ...]:
     """Unknown verbs, and arguments that the verb does not have or that have the wrong type."""
     document = parse_document(playbook.text, file=playbook.file)
-    problems = []
-    for i, step in enumerate(playbook.steps):
-        action = verbs.get(step.use)
+    problems = _unmeant(playbook.moment, playbook.target, document, ("match", "moment")) if playbook.moment else []
+    for step in playbook.steps:
+        if step.playbook:
+            continue  # its steps are checked in its own document
+        i, action = step.place, verbs.get(step.use)
         if action is None:
             hint = nearest(step.use, verbs) or f"known: {', '.join(sorted(verbs))}"
             problems.append(document.problem(("steps", i, "use"), f"there is no verb {step.use!r}", hint))
             continue
-        if action.target not in {None, playbook.target}:
-            text = f"{step.use} works on a {action.target}, the playbook's target is a {playbook.target}"
+        worked_on = playbook.target if step.for_each is None else step.for_each.kind
+        if action.target not in {None, worked_on}:
+            of_what = "the playbook's target is" if step.for_each is None else f"for each of the {step.for_each} is for"
+            text = f"{step.use} works on a {action.target}, {of_what} a {worked_on}"
             problems.append(document.problem(("steps", i, "use"), text))
+        if step.verify:
+            problems += _unmeant(step.verify, worked_on, document, ("steps", i, "verify"))
         if isinstance(action, Until):
-            problems += _unmeant(step.arguments, i, playbook, document)
+            condition = str(step.arguments.get("until", ""))
+            problems += _unmeant(condition, worked_on, document, ("steps", i, "wait_until"))
             continue
         literal = {name: value for name, value in step.arguments.items() if not callable(value)}
         computed = step.arguments.keys() - literal.keys()
@@ -54,12 +62,12 @@ def check_playbook(playbook: Playbook, verbs: Verbs) -> tuple[Problem, ...]:
     return tuple(problems)
 
 
-def _unmeant(arguments: Mapping[str, Argument], i: int, playbook: Playbook, document: Document) -> list[Problem]:
-    """What is wrong with a condition that is waited for."""
+def _unmeant(condition: str, target: ComponentKind | None, document: Document, path: KeyPath) -> list[Problem]:
+    """What is wrong with a condition on the world."""
     try:
-        compile_condition(str(arguments.get("until", "")), playbook.target)
+        compile_condition(condition, target)
     except ValueError as error:
-        return [document.problem(("steps", i, "wait_until"), str(error))]
+        return [document.problem(path, str(error))]
     return []
 
 

@@ -40,7 +40,7 @@ class OpenTicket:
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         world, plan = ledger.world, ledger.run.plan
-        key = f"{ledger.run.id}-{ledger.step_id}"
+        key = f"{ledger.run.id}-{ledger.step_id}".replace("/", "-")  # it may become a file's name
 
         def open_it() -> str:
             return world.tickets.open(_ticket(key, world.incident(plan.incident_id), arguments.note))

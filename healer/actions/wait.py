@@ -51,17 +51,10 @@ class Until:
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
         try:
-            condition = compile_condition(arguments.until, target.kind)
+            unmet = what_is_waited_for(arguments.until, target, ledger.world)
         except ValueError as error:
             return Failed(str(error))
-        variables = _variables(target, ledger.world)
-        try:
-            met = condition(variables)
-        except Rejected as error:
-            return RetryAfter(_LOOK_AGAIN, f"waits until {arguments.until}: {error.detail}")
-        if met is True:
-            return Done(arguments.until)
-        return RetryAfter(_LOOK_AGAIN, f"waits until {arguments.until}")
+        return RetryAfter(_LOOK_AGAIN, unmet) if unmet else Done(arguments.until)
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         """It was met once, and need not be for ever."""
@@ -69,6 +62,15 @@ class Until:
 
     def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         return Done("nothing was done")
+
+
+def what_is_waited_for(condition: str, target: Component, world: World) -> str:
+    """Empty if the condition is met. Raises ValueError if it is none, Unavailable if the world does not answer."""
+    compiled = compile_condition(condition, target.kind)
+    try:
+        return "" if compiled(_variables(target, world)) is True else f"waits until {condition}"
+    except Rejected as error:
+        return f"waits until {condition}: {error.detail}"
 
 
 @lru_cache(maxsize=256)

@@ -237,6 +237,26 @@ def cancel_run(run_id: str, reason: str, config_path: Path | None, url: str | No
     click.echo(f"{run_id} is being undone")
 
 
+@runs.command("pause")
+@click.argument("run_id", metavar="ID")
+@click.option("--reason", required=True, help="Why; it goes into the audit log.")
+@daemon_options
+def pause_run(run_id: str, reason: str, config_path: Path | None, url: str | None, token: str | None) -> None:
+    """Let run ID have no further effect until it is resumed; its clocks stand still, and caps are kept up."""
+    daemon_of(config_path, url, token).post(f"/api/v1/runs/{run_id}/pause", {"reason": reason})
+    click.echo(f"{run_id} is paused; healer runs resume {run_id} --reason TEXT lets it go on")
+
+
+@runs.command("resume")
+@click.argument("run_id", metavar="ID")
+@click.option("--reason", required=True, help="Why; it goes into the audit log.")
+@daemon_options
+def resume_run(run_id: str, reason: str, config_path: Path | None, url: str | None, token: str | None) -> None:
+    """Let run ID, which was paused, go on."""
+    daemon_of(config_path, url, token).post(f"/api/v1/runs/{run_id}/resume", {"reason": reason})
+    click.echo(f"{run_id} goes on")
+
+
 def _place(component: dict[str, str | None]) -> str:
     parts = [str(component[key]) for key in ("rack", "node", "job", "link") if component[key]]
     return "/".join(parts) + (f" GPU {component['gpu']}" if component["gpu"] else "")

@@ -51,6 +51,8 @@ def _stands(run: RunDetailView, now: datetime) -> Iterator[tuple[str, str]]:
         return
     held = run.detail.startswith(_HELD)
     yield ("held by", run.detail.removeprefix(_HELD)) if held else ("now", run.detail)
+    if run.paused_by:
+        yield "paused by", f"{run.paused_by}; healer runs resume {run.id} --reason TEXT lets it go on"
     yield "next look", f"in {max(0.0, (run.next_look_at - now).total_seconds()):.0f} s"
     if state is RunState.RUNNING:
         yield "to stop it", f"healer runs cancel {run.id} --reason TEXT; what it did is undone"

@@ -15,6 +15,7 @@ from celpy.celparser import CELParseError
 from celpy.evaluation import CELEvalError, base_functions
 
 from healer.documents import nearest
+from healer.domain.component import Component
 from healer.domain.incident import Incident
 from healer.domain.playbook import Scalar
 from healer.errors import Rejected
@@ -26,6 +27,7 @@ VARIABLES: Shape = {
     "incident": {
         **dict.fromkeys(("id", "failure_mode", "health", "severity", "score", "basis", "reason")),
         "component": _COMPONENT,
+        "culprit": _COMPONENT,
     },
     "params": {},  # those that the playbook declares
 }
@@ -68,7 +70,6 @@ def compile_expression(text: str, *, params: Collection[str] = (), shape: Shape 
 
 def variables_of(incident: Incident, params: Mapping[str, Scalar]) -> Mapping[str, object]:
     """What an expression about `incident` sees; the keys are those of VARIABLES."""
-    component = incident.component
     return {
         "incident": {
             "id": incident.id,
@@ -78,13 +79,18 @@ def variables_of(incident: Incident, params: Mapping[str, Scalar]) -> Mapping[st
             "score": incident.score,
             "basis": str(incident.basis),
             "reason": incident.reasons[0] if incident.reasons else "",
-            "component": {
-                "kind": str(component.kind),
-                **{name: getattr(component, name) for name in ("rack", "node", "gpu", "uuid", "job", "link")},
-            },
+            "component": _names(incident.component),
+            "culprit": _names(incident.culprit),
         },
         "params": dict(params),
     }
+
+
+def _names(component: Component | None) -> Mapping[str, object]:
+    """All null where nothing is blamed."""
+    if component is None:
+        return dict.fromkeys(_COMPONENT)
+    return {"kind": str(component.kind), **{name: getattr(component, name) for name in _COMPONENT if name != "kind"}}
 
 
 def _check_names(tree: lark.Tree[Any], text: str, variables: Shape) -> None:

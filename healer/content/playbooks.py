@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from healer.content.expressions import compile_expression
+from healer.content.nesting import joined, nesting_problems
 from healer.content.playbook_tests import PlaybookTest
 from healer.documents import Document, KeyPath, nearest, parse_document, read_document
 from healer.domain.component import ComponentKind
@@ -20,6 +21,7 @@ from healer.domain.playbook import (
     ApprovalRule,
     Argument,
     Expression,
+    ForEach,
     OnError,
     OnFailure,
     Playbook,
@@ -39,6 +41,7 @@ class _Match(Section):
     failure_modes: Annotated[tuple[FailureMode, ...], Field(min_length=1)]
     condition: Annotated[str | None, Field(alias="if")] = None
     hold: Annotated[Duration | None, Field(alias="for")] = None
+    moment: str | None = None
 
 
 class _Approval(Section):
@@ -56,26 +59,39 @@ class _Retry(Section):
         return Retry(self.times, self.wait, self.factor, self.longest)
 
 
+_OF_NESTED = frozenset({"id", "playbook", "arguments", "condition"})
+
+
 class _Step(Section):
     """Attributes:
     wait_until: in place of `use`: a condition on the world that is waited for.
+    playbook: in place of `use`: another playbook, whose steps are done here; `with` has its params.
     """
 
     id: Annotated[str, Field(pattern=_NAME)]
     use: str = ""
     wait_until: str | None = None
+    playbook: Annotated[str | None, Field(pattern=_NAME)] = None
     arguments: Annotated[dict[str, bool | int | float | str | None], Field(alias="with")] = Field(default_factory=dict)
     condition: Annotated[str | None, Field(alias="if")] = None
     timeout: Duration = timedelta(minutes=15)
     on_failure: OnFailure = OnFailure.UNDO
     on_error: OnError = OnError.STOP
     retry: _Retry | None = None
+    for_each: ForEach | None = None
+    max_parallel: Annotated[int, Field(ge=1, le=1000)] = 1
+    verify: str | None = None
 
     def model_post_init(self, _context: object) -> None:
-        if bool(self.use) is (self.wait_until is not None):
-            raise ValueError("a step has either use, the verb, or wait_until, the condition")
+        given = [bool(self.use), self.wait_until is not None, self.playbook is not None]
+        if sum(given) != 1:
+            raise ValueError("a step has one of use, the verb; wait_until, the condition; playbook, whose steps it is")
         if self.wait_until is not None and self.arguments:
             raise ValueError("wait_until takes no with")
+        if self.playbook is not None and not self.model_fields_set <= _OF_NESTED:
+            raise ValueError("a playbook in a playbook takes only with and if; everything else is in its own steps")
+        if "max_parallel" in self.model_fields_set and self.for_each is None:
+            raise ValueError("max_parallel goes with for_each")
 
 
 class _Document(Section):
@@ -122,13 +138,14 @@ def load_playbooks(
         problems += check(playbook)
     problems += _strangers(playbooks, params, disabled)
     problems += _lost_ladders(playbooks, disabled)
+    problems += nesting_problems(playbooks, disabled)
     if problems:
         raise InvalidDocument(*problems)
-    return tuple(
-        replace(playbook, params={**playbook.params, **params.get(name, {})})
+    given = {
+        name: replace(playbook, params={**playbook.params, **params.get(name, {})})
         for name, playbook in playbooks.items()
-        if name not in disabled
-    )
+    }
+    return tuple(playbook for name, playbook in joined(given).items() if name not in disabled)
 
 
 def _strangers(
@@ -160,6 +177,7 @@ def _lost_ladders(playbooks: Mapping[str, Playbook], disabled: Collection[str]) 
     """Ladders that lead nowhere, or round and round, and playbooks that nothing leads to."""
     problems = []
     reached = {playbook.otherwise for playbook in playbooks.values()}
+    reached |= {step.playbook for playbook in playbooks.values() for step in playbook.steps}
     for playbook in playbooks.values():
         document = parse_document(playbook.text, file=playbook.file)
         if playbook.otherwise is not None:
@@ -197,7 +215,7 @@ def parse_playbook(document: Document) -> Playbook:
     steps = tuple(
         Step(
             id=step.id,
-            use=step.use or WAIT,
+            use="" if step.playbook else step.use or WAIT,
             arguments=reader.arguments(step.arguments, ("steps", i, "with"))
             if step.wait_until is None
             else {"until": step.wait_until},
@@ -206,6 +224,11 @@ def parse_playbook(document: Document) -> Playbook:
             on_failure=step.on_failure,
             on_error=step.on_error,
             retry=None if step.retry is None else step.retry.retry(),
+            for_each=step.for_each,
+            max_parallel=step.max_parallel,
+            verify=step.verify or "",
+            playbook=step.playbook or "",
+            place=i,
         )
         for i, step in enumerate(raw.steps)
     )
@@ -231,6 +254,7 @@ def parse_playbook(document: Document) -> Playbook:
         file=document.file,
         condition=condition,
         hold=timedelta(0) if match is None or match.hold is None else match.hold,
+        moment="" if match is None else match.moment or "",
         deadline=raw.deadline,
         params=raw.params,
         otherwise=raw.otherwise,

@@ -37,7 +37,24 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that a step is done to.
+
+    Attributes:
+        step_id: under which the journal keeps its effects.
+    """
+
+    step_id: str
+    target: Component
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedStep:
+    """Attributes:
+    items: what it is done to one by one, in place of the plan's target; empty if it is done to that.
+    verify: a condition on the world (CEL) that has to be met before it counts as done.
+    """
+
     id: str
     use: str
     arguments: Mapping[str, Scalar]
@@ -45,6 +62,15 @@ class PlannedStep:
     on_failure: OnFailure = OnFailure.UNDO
     on_error: OnError = OnError.STOP
     retry: Retry | None = None
+    items: tuple[Component, ...] = ()
+    max_parallel: int = 1
+    verify: str = ""
+
+    def parts(self, target: Component) -> tuple[Part, ...]:
+        """What it is done to, if the plan is for `target`."""
+        if not self.items:
+            return (Part(self.id, target),)
+        return tuple(Part(f"{self.id}/{item.key}", item) for item in self.items)
 
 
 @dataclass(frozen=True, slots=True)

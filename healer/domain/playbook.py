@@ -28,6 +28,11 @@ class Expression(Protocol):
 Argument = Scalar | Expression
 
 
+def given(arguments: Mapping[str, Argument], variables: Mapping[str, object]) -> dict[str, Scalar]:
+    """The arguments as plain values. Raises Rejected, for expressions can lack anything."""
+    return {name: value(variables) if callable(value) else value for name, value in arguments.items()}
+
+
 class ResolvesWhen(StrEnum):
     """What proves that the incident is over once the run has ended."""
 
@@ -74,8 +79,47 @@ class Retry:
         return timedelta(seconds=min(wait_s, longest_s))
 
 
+class ForEach(StrEnum):
+    """To which parts of its target a step is done, one by one or several at a time."""
+
+    NODES = "nodes"
+    GPUS = "gpus"
+    JOBS = "jobs"
+    CULPRIT = "culprit"  # the node of what the incident blames
+
+    @property
+    def kind(self) -> ComponentKind:
+        match self:
+            case ForEach.GPUS:
+                return ComponentKind.GPU
+            case ForEach.JOBS:
+                return ComponentKind.JOB
+            case ForEach.NODES | ForEach.CULPRIT:  # pragma: no branch
+                return ComponentKind.NODE
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A playbook as it stands within another one.
+
+    Attributes:
+        params: what it is given, by the eyes of the outer one.
+        condition: whether it is wanted, by the same.
+    """
+
+    params: Mapping[str, Argument]
+    condition: Expression | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
+    """Attributes:
+    playbook: in place of `use`: whose steps stand here; only until the playbooks of a deployment are joined.
+    verify: a condition on the world that has to be met before the step counts as done.
+    place: which of the steps of its own document it is, or is part of.
+    within: the playbooks that it stands in, the outermost first.
+    """
+
     id: str
     use: str
     arguments: Mapping[str, Argument] = field(default_factory=dict)
@@ -84,6 +128,20 @@ class Step:
     on_failure: OnFailure = OnFailure.UNDO
     on_error: OnError = OnError.STOP
     retry: Retry | None = None
+    for_each: ForEach | None = None
+    max_parallel: int = 1
+    verify: str = ""
+    playbook: str = ""
+    place: int = 0
+    within: tuple[Scope, ...] = ()
+
+    def sees(self, variables: Mapping[str, object]) -> Mapping[str, object] | None:
+        """What its expressions see, given what those of the outermost playbook see; None if it is not wanted."""
+        for scope in self.within:
+            if scope.condition is not None and scope.condition(variables) is not True:
+                return None
+            variables = {**variables, "params": given(scope.params, variables)}
+        return variables if self.condition is None or self.condition(variables) is True else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +161,7 @@ class Playbook:
     target: what it works on, found from the incident's component; None for that component itself.
     otherwise: the playbook that is planned when a run of this one has failed, or nobody has answered.
     hold: the finding must have lasted this long before the playbook is planned.
+    moment: a condition on the target (CEL): while it is not met, nobody is asked and nothing begins.
     digest: sha256 of the document's text: a run keeps the document it was planned with.
     file: where it stands, for messages.
     """
@@ -119,6 +178,7 @@ class Playbook:
     file: str
     condition: Expression | None = None
     hold: timedelta = timedelta(0)
+    moment: str = ""
     deadline: timedelta = timedelta(hours=1)
     params: Mapping[str, Scalar] = field(default_factory=dict)
     otherwise: str | None = None

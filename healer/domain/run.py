@@ -77,7 +77,9 @@ class Run:
     held: how long they have held it before: time that does not count against it.
     failures: how often the present step has failed and is tried again.
     skipped: ids of the steps that failed and were gone past.
+    finished: of the present step, that is done to several things, those that are done, by their step ids.
     by_person: it was ended by what a person did, cancelled or not.
+    paused_by: who wants it to have no further effect for now, and why; empty if nobody does.
     line: the first run of its incident: in whose name nodes are taken out, so that what it has kept is this one's too.
     """
 
@@ -100,6 +102,8 @@ class Run:
     skipped: tuple[str, ...] = ()
     line: str = ""
     by_person: bool = False
+    finished: tuple[str, ...] = ()
+    paused_by: str = ""
 
     @property
     def owner(self) -> str:

@@ -8,11 +8,13 @@ from enum import StrEnum
 
 class Guard(StrEnum):
     MODE = "mode"
+    PAUSE = "pause"
     SILENCE = "silence"
     BREAKER = "breaker"
     BASIS = "basis"
     FRESHNESS = "freshness"
     TARGET = "target"
+    MOMENT = "moment"
     LEASE = "lease"
     BUDGET = "budget"
 

@@ -31,8 +31,9 @@ class Situation:
         asked: nodes that open questions would take out; none for an answer, which comes before questions.
         silenced: why the incident is to be left alone now, if it is.
         trip: that of the breaker, while it is open.
+        paused: who has paused the run on whose behalf is asked; empty if nobody has.
         run_id: the run on whose behalf is asked; its own leases do not stand in its way.
-    line: in whose name the incident has nodes out already; what is in that name does not stand in its way.
+        line: in whose name the incident has nodes out already; what is in that name does not stand in its way.
     """
 
     now: datetime
@@ -49,6 +50,7 @@ class Situation:
     asked: frozenset[str] = frozenset()
     silenced: Silenced | None = None
     trip: Trip | None = None
+    paused: str = ""
     run_id: str | None = None
     line: str | None = None
 
@@ -79,6 +81,13 @@ def _mode(_plan: Plan, situation: Situation) -> Verdict | None:
     if situation.mode is not Mode.OBSERVE:
         return None
     return Verdict(Guard.MODE, "mode is observe: nothing acts", "mode is set to recommend or act")
+
+
+def _pause(_plan: Plan, situation: Situation) -> Verdict | None:
+    if not situation.paused:
+        return None
+    lifts = f"a person resumes it: healer runs resume {situation.run_id} --reason TEXT"
+    return Verdict(Guard.PAUSE, f"paused by {situation.paused}", lifts)
 
 
 def _silence(_plan: Plan, situation: Situation) -> Verdict | None:
@@ -165,4 +174,4 @@ def _scopes(node: str, situation: Situation) -> tuple[Scope, ...]:
 
 _Ask = Callable[[Plan, Situation], Verdict | None]
 _OF_THE_PLAN: tuple[_Ask, ...] = (_mode, _silence, _basis, _freshness, _target)
-GUARDS: tuple[_Ask, ...] = (_mode, _silence, _breaker, _basis, _freshness, _target, _lease, _budget)
+GUARDS: tuple[_Ask, ...] = (_mode, _pause, _silence, _breaker, _basis, _freshness, _target, _lease, _budget)

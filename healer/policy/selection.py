@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from healer.domain.component import Component, ComponentKind
+from healer.domain.frame import Frame
 from healer.domain.incident import Incident
-from healer.domain.playbook import Playbook
+from healer.domain.playbook import ForEach, Playbook
 from healer.errors import Rejected
 
 
@@ -43,8 +44,25 @@ def target_of(incident: Incident, kind: ComponentKind | None) -> Component | Non
     """The component of that kind that the incident's component belongs to, itself if no kind is asked for; None if the
     telemetry does not name it.
     """
-    where = incident.component
-    if kind is None or kind is where.kind:
+    return incident.component if kind is None else _around(incident.component, kind)
+
+
+def items_of(which: ForEach, incident: Incident, target: Component, frame: Frame | None) -> tuple[Component, ...]:
+    """The parts of the target that a step is done to one by one, by their names; none if they are not known."""
+    if which is ForEach.CULPRIT:
+        blamed = incident.culprit
+        node = None if blamed is None else _around(blamed, ComponentKind.NODE)
+        return () if node is None else (node,)
+    if frame is None:
+        return ()
+    parts = [frame.gpus.components[row] for row in frame.parts_of(target)]
+    items = {item.key: item for part in parts if (item := _around(part, which.kind)) is not None}
+    return tuple(sorted(items.values(), key=str))
+
+
+def _around(where: Component, kind: ComponentKind) -> Component | None:
+    """The component of that kind that `where` is, or is part of."""
+    if kind is where.kind:
         return where
     match kind:
         case ComponentKind.NODE if where.node is not None:

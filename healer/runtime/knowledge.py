@@ -134,6 +134,7 @@ class Knowledge:
 
     def permit(self, run: Run) -> Verdict | None:
         """Ask the guards on behalf of a run, immediately before an effect."""
+        run = self._journal.run(run.id)  # a person may have paused it since the look began
         incident = self._journal.incident(run.incident_id)
         return first_verdict(run.plan, self.situation(incident, self.claims(without=run), run=run))
 
@@ -174,6 +175,7 @@ class Knowledge:
             rack_budget=self.rules.rack_budget,
             silenced=self.silenced(incident, claims),
             trip=claims.trip if claims.trip is not None and claims.trip.open else None,
+            paused="" if run is None else run.paused_by,
             run_id=None if run is None else run.id,
             line=run.owner if run is not None else incident.line or None,
         )

@@ -8,15 +8,16 @@ from datetime import datetime
 
 from healer.actions.base import Proposal, Verbs, World
 from healer.actions.registry import bound_arguments
+from healer.actions.wait import what_is_waited_for
 from healer.content.boundary import call
 from healer.content.expressions import variables_of
 from healer.domain.component import Component
 from healer.domain.incident import Incident
 from healer.domain.plan import Plan, PlannedStep
-from healer.domain.playbook import Argument, Playbook, Scalar, Step
+from healer.domain.playbook import Playbook, Step, given
 from healer.domain.verdict import Guard, Mode, Verdict
 from healer.errors import HealerError, Rejected, Unavailable
-from healer.policy.selection import choose_playbook, target_of
+from healer.policy.selection import choose_playbook, items_of, target_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,12 @@ class Planner:
             )
             return Planned(verdict=Verdict(Guard.TARGET, message, "the topology labels are there; see topology"))
         variables = variables_of(incident, playbook.params)
-        steps = tuple(_bound(step, variables) for step in playbook.steps if _wanted(step, variables))
-        proposals = [self._proposal(step, target, world) for step in steps]
+        steps = tuple(
+            _bound(step, seen, _items(step, incident, target, world))
+            for step in playbook.steps
+            if (seen := step.sees(variables)) is not None
+        )
+        proposals = [self._proposal(step, part.target, world) for step in steps for part in step.parts(target)]
         plan = Plan(
             incident_id=incident.id,
             playbook=playbook.name,
@@ -74,24 +79,37 @@ class Planner:
         blockers = [text for proposal in proposals for text in proposal.blockers]
         if blockers:
             return Planned(plan, Verdict(Guard.TARGET, "; ".join(blockers), "that is put right"))
-        return Planned(plan)
+        unmet = what_is_waited_for(playbook.moment, target, world) if playbook.moment else ""
+        return Planned(plan, Verdict(Guard.MOMENT, unmet, "it is a good moment") if unmet else None)
 
     def _proposal(self, step: PlannedStep, target: Component, world: World) -> Proposal:
         action = self.verbs[step.use]
         return call(step.use, lambda: action.plan(bound_arguments(action, step.arguments), target, world))
 
 
-def _bound(step: Step, variables: Mapping[str, object]) -> PlannedStep:
-    arguments = {name: _value(argument, variables) for name, argument in step.arguments.items()}
-    return PlannedStep(step.id, step.use, arguments, step.timeout, step.on_failure, step.on_error, step.retry)
+def _bound(step: Step, variables: Mapping[str, object], items: tuple[Component, ...]) -> PlannedStep:
+    return PlannedStep(
+        id=step.id,
+        use=step.use,
+        arguments=given(step.arguments, variables),
+        timeout=step.timeout,
+        on_failure=step.on_failure,
+        on_error=step.on_error,
+        retry=step.retry,
+        items=items,
+        max_parallel=step.max_parallel,
+        verify=step.verify,
+    )
 
 
-def _value(argument: Argument, variables: Mapping[str, object]) -> Scalar:
-    return argument(variables) if callable(argument) else argument
-
-
-def _wanted(step: Step, variables: Mapping[str, object]) -> bool:
-    return step.condition is None or step.condition(variables) is True
+def _items(step: Step, incident: Incident, target: Component, world: World) -> tuple[Component, ...]:
+    """What the step is done to one by one. Raises Rejected: a step that is done to nothing was not meant."""
+    if step.for_each is None:
+        return ()
+    items = items_of(step.for_each, incident, target, world.frame)
+    if not items:
+        raise Rejected(f"step {step.id}", f"{target} has no {step.for_each} that is known now")
+    return items
 
 
 def _asks(playbook: Playbook, variables: Mapping[str, object]) -> bool:

@@ -312,6 +312,46 @@ def test_a_run_that_has_ended_is_not_cancelled(journal: SqlJournal) -> None:
     assert journal.audit_log() == ()
 
 
+def test_a_pause_survives_what_the_executor_writes_until_it_is_resumed(journal: SqlJournal) -> None:
+    fill(journal)
+    run = run_of(plan_of(STEP))
+    with journal.transaction() as write:
+        write.add_run(run, [])
+    assert journal.pause("run-1", ALICE, NOW, "let me look").paused_by == "alice (slack:U024BE7LH): let me look"
+    with journal.transaction() as write:
+        write.save_run(replace(run, position=1))  # by a look that began before the request
+    assert journal.run("run-1").paused_by == "alice (slack:U024BE7LH): let me look"
+    with pytest.raises(Conflict, match="paused already by alice"):
+        journal.pause("run-1", BOB, NOW, "me too")
+    assert journal.resume("run-1", BOB, NOW, "all is well").paused_by == ""
+    assert journal.run("run-1").paused_by == ""
+    assert [(line.actor, line.action) for line in journal.audit_log()] == [
+        (ALICE.id, "run.pause"),
+        (BOB.id, "run.resume"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "cancelled", "says"),
+    [
+        (RunState.SUCCEEDED, False, "has ended: succeeded"),
+        (RunState.UNDOING, False, "is being undone"),
+        (RunState.RUNNING, True, "is being undone"),
+    ],
+    ids=["ended", "undoing", "cancelled"],
+)
+def test_only_a_run_that_runs_is_paused(journal: SqlJournal, state: RunState, says: str, *, cancelled: bool) -> None:
+    fill(journal)
+    with journal.transaction() as write:
+        write.add_run(run_of(plan_of(STEP), state=state), [])
+    if cancelled:
+        journal.request_cancel("run-1", ALICE, NOW, "not now")
+    with pytest.raises(Conflict, match=says):
+        journal.pause("run-1", ALICE, NOW, "too late")
+    with pytest.raises(Conflict, match="run-1 is not paused"):
+        journal.resume("run-1", ALICE, NOW, "go on")
+
+
 # Silences
 
 

@@ -152,6 +152,8 @@ def test_the_commands_are_those_that_work_and_none_of_later_work() -> None:
         "runs cancel",
         "runs explain",
         "runs list",
+        "runs pause",
+        "runs resume",
         "runs show",
         "silence",
         "silence add",
@@ -578,6 +580,18 @@ def test_a_person_who_may_not_is_told_so(healer: Healer, daemon: Running, monkey
         assert len(ended.lines) == 1
     monkeypatch.setenv("HEALER_TOKEN", "a guess")
     assert healer("status").code == 1
+
+
+def test_a_run_is_paused_and_resumed_and_says_so(
+    healer: Healer, daemon: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _as(monkeypatch, daemon)
+    ended = healer("runs", "pause", "run-1", "--reason", "let me look")
+    assert (ended.code, ended.out) == (0, "run-1 is paused; healer runs resume run-1 --reason TEXT lets it go on\n")
+    assert "let me look; healer runs resume run-1" in healer("runs", "explain", "run-1").out
+    assert healer("runs", "resume", "run-1", "--reason", "all is well").out == "run-1 goes on\n"
+    assert "paused" not in healer("runs", "explain", "run-1").out
+    assert "is not paused" in healer("runs", "resume", "run-1", "--reason", "again").err
 
 
 def test_a_run_is_cancelled_by_name_and_reason(

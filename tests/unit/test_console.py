@@ -424,6 +424,15 @@ class TestAnswering:
         assert client().post("/runs/run-1/cancel", headers=OWN_PAGE, content=form(reason="stop")).status_code == 303
         assert journal.run("run-1").cancelled_by.endswith("stop")
 
+    def test_a_run_is_paused_and_resumed_with_a_reason(self, client: MakeClient, journal: SqlJournal) -> None:
+        fill(journal)
+        assert client().post("/runs/run-1/pause", headers=OWN_PAGE, content=form(reason="look")).status_code == 303
+        page = Page(client().get("/").text)
+        assert "Paused by" in page.text
+        assert client().post("/runs/run-1/resume", headers=OWN_PAGE, content=form(reason="well")).status_code == 303
+        assert journal.run("run-1").paused_by == ""
+        assert client().post("/runs/run-1/forget", headers=OWN_PAGE, content=form(reason="x")).status_code == 404
+
     def test_answers_given_elsewhere_are_shown_with_who_and_why(self, client: MakeClient, journal: SqlJournal) -> None:
         fill(journal)
         journal.decide("apr-1", Person(ALICE.id, HOSTILE), NOW, approve=False, reason="the BMC is quiet")

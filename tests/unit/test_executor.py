@@ -396,6 +396,19 @@ def test_a_run_that_is_out_of_time_is_not_undone_before_the_silence_ends(bench: 
     assert run.cause == "not finished within its deadline: one pod is left"
 
 
+def test_a_run_that_a_person_has_paused_loses_no_time_whatever_its_step_says(bench: Bench) -> None:
+    fake = Fake(running=RetryAfter(SOON, "one pod is left"))
+    run = bench.look(bench.begin("fake"), fake)
+    bench.journal.pause(run.id, Person("token:bob"), bench.clock.now(), "let me look")
+    run = bench.looks(bench.journal.run(run.id), fake, most=5, seconds=1800)
+    assert (run.state, run.detail) == (RunState.RUNNING, "one pod is left")
+    bench.journal.resume(run.id, Person("token:bob"), bench.clock.now(), "all is well")
+    run = bench.look(bench.journal.run(run.id), fake)
+    assert (run.state, run.held) == (RunState.RUNNING, timedelta(seconds=9000))
+    bench.clock.advance(timedelta(minutes=11))
+    assert bench.look(run, fake).state is RunState.UNDOING
+
+
 def test_a_silence_does_not_keep_a_person_from_cancelling(bench: Bench) -> None:
     bench.verdict = SILENCED
     fake = Fake(effects=("a",))

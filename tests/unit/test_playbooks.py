@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from healer.content.expressions import variables_of
 from healer.content.playbooks import load_playbooks, parse_playbook
 from healer.documents import parse_document
 from healer.domain.component import ComponentKind
-from healer.domain.playbook import OnError, OnFailure, Playbook, ResolvesWhen, Retry
+from healer.domain.playbook import OnError, OnFailure, Playbook, ResolvesWhen, Retry, Scalar, given
 from healer.errors import InvalidDocument, Rejected
 from tests.unit.core_samples import ECC, incident
 
@@ -307,8 +308,8 @@ def test_wait_until_is_short_for_a_verb() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("    use: node.drain\n", "", "drain.yaml:20: steps[1]: a step has either use, the verb, or wait_until"),
-        ("    use: node.drain\n", "    use: node.drain\n    wait_until: node.ready\n", "a step has either use"),
+        ("    use: node.drain\n", "", "drain.yaml:20: steps[1]: a step has one of use, the verb; wait_until"),
+        ("    use: node.drain\n", "    use: node.drain\n    wait_until: node.ready\n", "a step has one of use"),
         ("    use: node.drain\n", "    wait_until: node.ready\n", "wait_until takes no with"),
         (
             DRAINS,
@@ -316,8 +317,28 @@ def test_wait_until_is_short_for_a_verb() -> None:
             "drain.yaml:21: steps[1].wait_until: node has no 'workload'",
         ),
         ("    timeout: 45m\n", "    retry: {times: 0}\n", "retry.times"),
+        ("    timeout: 45m\n", "    max_parallel: 2\n", "steps[1]: max_parallel goes with for_each"),
+        ("    timeout: 45m\n", "    for_each: gpus\n", "works on a node, for each of the gpus is for a gpu"),
+        (
+            "    timeout: 45m\n",
+            "    for_each: racks\n",
+            "steps[1].for_each: is one of 'nodes', 'gpus', 'jobs' or 'culprit'",
+        ),
+        ("    timeout: 45m\n", "    verify: node.workload == 0\n", "steps[1].verify: node has no 'workload'"),
+        ("    use: node.drain\n", "    playbook: other\n", "a playbook in a playbook takes only with and if"),
     ],
-    ids=["neither", "both", "with arguments", "a misspelt variable", "no times"],
+    ids=[
+        "neither",
+        "both",
+        "with arguments",
+        "a misspelt variable",
+        "no times",
+        "parallel to nothing",
+        "a verb on another kind",
+        "of what there is not",
+        "a condition with a misspelt variable",
+        "a playbook with a timeout",
+    ],
 )
 def test_a_step_that_cannot_be_meant_so_is_told(old: str, new: str, says: str) -> None:
     problems = _problems(_edited(old, new))
@@ -364,3 +385,119 @@ def test_a_ladder_that_leads_nowhere_is_told(
 ) -> None:
     problems = _load_problems(_folder(tmp_path, **texts), disabled=disabled)
     assert any(says in problem for problem in problems), problems
+
+
+# Playbooks in playbooks
+
+INCIDENT = incident()
+INNER = """
+name: empty
+description: Keep new work away, and empty the node.
+target: node
+params: {grace: 5m, why: sick}
+approval: {when: "true"}
+resolves_when: healthy
+steps:
+  - id: quarantine
+    use: node.cordon
+    with: {reason: '${params.why + ": " + incident.reason}'}
+  - id: evacuate
+    use: node.drain
+    if: params.grace != "0s"
+    with: {grace: '${params.grace}'}
+"""
+OUTER = """
+name: outer
+description: The inner one, and then a ticket.
+match: {failure_modes: [GpuXid]}
+target: node
+params: {patience: 9m, full: true}
+resolves_when: contained
+steps:
+  - id: clear
+    playbook: empty
+    if: params.full
+    with: {grace: '${params.patience}'}
+  - id: ticket
+    use: ticket.open
+"""
+
+
+def _joined(
+    tmp_path: Path, outer: str = OUTER, inner: str = INNER, params: Mapping[str, Scalar] | None = None
+) -> Playbook:
+    by_name = {
+        each.name: each
+        for each in load_playbooks(_folder(tmp_path, outer=outer, empty=inner), params={"outer": params or {}})
+    }
+    return by_name["outer"]
+
+
+def test_a_playbook_in_a_playbook_stands_for_its_steps(tmp_path: Path) -> None:
+    outer = _joined(tmp_path)
+    assert [(step.id, step.use, step.place) for step in outer.steps] == [
+        ("clear.quarantine", "node.cordon", 0),
+        ("clear.evacuate", "node.drain", 0),
+        ("ticket", "ticket.open", 1),
+    ]
+
+
+def test_its_expressions_see_the_params_that_it_is_given_and_its_own_where_it_is_given_none(tmp_path: Path) -> None:
+    seen = variables_of(INCIDENT, _joined(tmp_path).params)
+    quarantine, evacuate, ticket = _joined(tmp_path).steps
+    of_quarantine, of_evacuate, of_ticket = quarantine.sees(seen), evacuate.sees(seen), ticket.sees(seen)
+    assert of_quarantine is not None
+    assert given(quarantine.arguments, of_quarantine) == {"reason": f"sick: {INCIDENT.reasons[0]}"}
+    assert of_evacuate is not None
+    assert given(evacuate.arguments, of_evacuate) == {"grace": "9m"}
+    assert of_ticket == seen
+
+
+@pytest.mark.parametrize(
+    ("params", "wanted"),
+    [({"full": False}, [False, False, True]), ({"patience": "0s"}, [True, False, True])],
+    ids=["the whole is not wanted", "a step of it is not wanted"],
+)
+def test_both_its_own_conditions_and_that_of_the_outer_one_have_to_be_met(
+    tmp_path: Path, params: dict[str, Scalar], wanted: list[bool]
+) -> None:
+    outer = _joined(tmp_path, params=params)
+    assert [step.sees(variables_of(INCIDENT, outer.params)) is not None for step in outer.steps] == wanted
+
+
+def test_another_text_of_the_inner_one_is_another_playbook_as_a_whole(tmp_path: Path) -> None:
+    digest = _joined(tmp_path).digest
+    assert _joined(tmp_path).digest == digest
+    assert _joined(tmp_path, inner=INNER.replace("5m", "6m")).digest != digest
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "says"),
+    [
+        (
+            OUTER.replace("playbook: empty", "playbook: emtpy"),
+            INNER,
+            "no playbook emtpy (did you mean 'empty'",
+        ),
+        (OUTER.replace("{grace:", "{grac:"), INNER, "outer.yaml:12: steps[0].with.grac: empty has no param grac"),
+        (
+            OUTER,
+            INNER.replace("target: node", "target: rack"),
+            "works on a rack, the playbook's target is a node",
+        ),
+        (
+            OUTER,
+            INNER + "  - {id: again, playbook: outer}\n",
+            "steps[0].playbook: empty has outer in it again",
+        ),
+    ],
+    ids=["a misspelt name", "a misspelt param", "another target", "round and round"],
+)
+def test_a_playbook_that_cannot_stand_there_is_told(tmp_path: Path, outer: str, inner: str, says: str) -> None:
+    problems = _load_problems(_folder(tmp_path, outer=outer, empty=inner))
+    assert any(says in problem for problem in problems), problems
+
+
+def test_a_playbook_that_is_disabled_does_not_stand_in_another_one(tmp_path: Path) -> None:
+    problems = _load_problems(_folder(tmp_path, outer=OUTER, empty=INNER), disabled=("empty",))
+    assert any("steps[0].playbook: empty is disabled in config.yaml" in problem for problem in problems), problems

@@ -56,6 +56,14 @@ def test_what_is_silenced_is_left_alone_and_the_verdict_says_by_whom_until_when_
     )
 
 
+@pytest.mark.parametrize("asked", [DRAIN, CAP], ids=["drain", "cap"])
+def test_a_run_that_a_person_has_paused_has_no_further_effect(asked: Plan) -> None:
+    verdict = first_verdict(asked, replace(situation(run_id="run-1"), paused="alice: let me look"))
+    assert verdict == Verdict(
+        Guard.PAUSE, "paused by alice: let me look", "a person resumes it: healer runs resume run-1 --reason TEXT"
+    )
+
+
 @pytest.mark.parametrize("run_id", [None, "run-1"], ids=["before any run", "during a run"])
 def test_a_silence_holds_a_run_that_is_under_way_as_well(run_id: str | None) -> None:
     assert _guard(DRAIN, replace(situation(run_id=run_id), silenced=COOLING)) is Guard.SILENCE

@@ -10,10 +10,10 @@ import pytest
 
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import FailureMode, Health
-from healer.domain.playbook import Playbook, Scalar
+from healer.domain.playbook import ForEach, Playbook, Scalar
 from healer.errors import Rejected
-from healer.policy.selection import choose_playbook, target_of, urgency
-from tests.unit.core_samples import START, Says, after, gpu, incident, playbook, rack
+from healer.policy.selection import choose_playbook, items_of, target_of, urgency
+from tests.unit.core_samples import START, Says, after, frame, gpu, incident, node, playbook, rack
 
 
 @dataclass(frozen=True)
@@ -108,3 +108,41 @@ def test_a_rung_that_is_not_there_any_more_is_told() -> None:
 
 def test_without_a_kind_the_target_is_the_component_itself() -> None:
     assert target_of(incident(gpu()), None) == gpu()
+
+
+# The parts of a target
+
+SEEN = frame(
+    gpu("A", "n2", job="j2"), gpu("B", "n1", job="j1"), gpu("C", "n1", job="j1"), gpu("D", "n3", rack="r2", job=None)
+)
+
+
+@pytest.mark.parametrize(
+    ("which", "target", "names"),
+    [
+        (ForEach.NODES, rack(), ["node n1", "node n2"]),
+        (ForEach.GPUS, node("n1"), ["GPU 0 of n1", "GPU 0 of n1"]),
+        (ForEach.JOBS, rack(), ["job j1", "job j2"]),
+        (ForEach.NODES, Component(ComponentKind.JOB, job="j1"), ["node n1"]),
+        (ForEach.JOBS, rack("r2"), []),
+        (ForEach.NODES, rack("r9"), []),
+    ],
+    ids=["nodes of a rack", "GPUs of a node", "jobs of a rack", "nodes of a job", "idle", "not seen"],
+)
+def test_the_parts_of_a_target_are_those_that_the_telemetry_names_each_once(
+    which: ForEach, target: Component, names: list[str]
+) -> None:
+    assert [str(item) for item in items_of(which, incident(), target, SEEN)] == names
+
+
+def test_without_telemetry_a_target_has_no_parts_that_are_known() -> None:
+    assert items_of(ForEach.NODES, incident(), rack(), None) == ()
+
+
+@pytest.mark.parametrize(
+    ("blamed", "names"),
+    [(gpu("B", "n7"), ["node n7"]), (rack(), []), (None, [])],
+    ids=["a GPU", "something without a node", "nobody"],
+)
+def test_the_culprit_is_the_node_of_what_the_incident_blames(blamed: Component | None, names: list[str]) -> None:
+    assert [str(item) for item in items_of(ForEach.CULPRIT, replace(incident(), culprit=blamed), rack(), None)] == names

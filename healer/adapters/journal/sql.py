@@ -23,7 +23,7 @@ from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.breaker import Trip
 from healer.domain.component import Component, ComponentKind
 from healer.domain.incident import Incident, IncidentState
-from healer.domain.run import EffectRecord, Run
+from healer.domain.run import EffectRecord, Run, RunState
 from healer.domain.silence import Silence, SilenceState
 from healer.errors import Conflict, Fenced, NotFound, Unavailable
 from healer.policy.audit_chain import GENESIS, audit_digest
@@ -32,6 +32,7 @@ from healer.ports import AuditEntry, Counts, Lease, Transaction
 _T = TypeVar("_T")
 _MOST_KNOWN = 50_000  # values that are kept: of thousands that wait, hardly one changes between two reads
 _AT_ONCE = 500  # keys in one question
+_OF_RUNS = (schema.runs.c.document, schema.runs.c.cancelled_by, schema.runs.c.paused_by)
 _IDLE_MS = 10_000  # no transaction of ours waits for anything but the database
 
 
@@ -135,23 +136,23 @@ class SqlJournal:
 
     def runs(self, *, active_only: bool = False, due_at: datetime | None = None, limit: int = 1000) -> tuple[Run, ...]:
         table = schema.runs
-        query = sa.select(table.c.document, table.c.cancelled_by).order_by(table.c.started_at.desc()).limit(limit)
+        query = sa.select(*_OF_RUNS).order_by(table.c.started_at.desc()).limit(limit)
         if active_only:
             query = query.where(table.c.live)
         if due_at is not None:
             due = sa.or_(table.c.due_at.is_(None), table.c.due_at <= due_at.astimezone(UTC), table.c.cancelled_by != "")
             query = query.where(table.c.live, due)
         with self._connection(read_only=True) as connection:
-            return tuple(_run(row.document, row.cancelled_by) for row in connection.execute(query))
+            return tuple(_run(row) for row in connection.execute(query))
 
     def run(self, run_id: str) -> Run:
         table = schema.runs
-        query = sa.select(table.c.document, table.c.cancelled_by).where(table.c.id == run_id)
+        query = sa.select(*_OF_RUNS).where(table.c.id == run_id)
         with self._connection(read_only=True) as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
             raise NotFound("run", f"there is no run {run_id}")
-        return _run(row.document, row.cancelled_by)
+        return _run(row)
 
     def effects(self, run_id: str) -> tuple[EffectRecord, ...]:
         table = schema.effects
@@ -216,16 +217,43 @@ class SqlJournal:
         return decided
 
     def request_cancel(self, run_id: str, person: Person, now: datetime, reason: str) -> Run:
-        words = f"{person}: {reason}"
+        with self._word_on(run_id, person, now, "cancel", reason) as (run, say):
+            if run.state.ended:
+                raise Conflict("run", f"{run_id} has ended: {run.state}")
+            return say(cancelled_by=f"{person}: {reason}"[:255])
+
+    def pause(self, run_id: str, person: Person, now: datetime, reason: str) -> Run:
+        with self._word_on(run_id, person, now, "pause", reason) as (run, say):
+            if run.state is not RunState.RUNNING or run.cancelled_by:
+                what = f"has ended: {run.state}" if run.state.ended else "is being undone"
+                raise Conflict("run", f"{run_id} {what}")
+            if run.paused_by:
+                raise Conflict("run", f"{run_id} is paused already by {run.paused_by}")
+            return say(paused_by=f"{person}: {reason}"[:255])
+
+    def resume(self, run_id: str, person: Person, now: datetime, reason: str) -> Run:
+        with self._word_on(run_id, person, now, "resume", reason) as (run, say):
+            if not run.paused_by:
+                raise Conflict("run", f"{run_id} is not paused")
+            return say(paused_by="")
+
+    @contextmanager
+    def _word_on(
+        self, run_id: str, person: Person, now: datetime, word: str, reason: str
+    ) -> Iterator[tuple[Run, Callable[..., Run]]]:
+        """The run, and how to write what a person says about it: columns of their own, so that the executor, which
+        writes the document, cannot overwrite them.
+        """
         with self._connection() as connection:
             self._fence(connection)
             run = self.run(run_id)
-            if run.state.ended:
-                raise Conflict("run", f"{run_id} has ended: {run.state}")
-            # A column of its own, so that the executor, which writes the document, cannot overwrite the request.
-            connection.execute(schema.runs.update().where(schema.runs.c.id == run_id).values(cancelled_by=words[:255]))
-            _SqlTransaction(connection).audit(now, person.id, "run.cancel", run_id, reason=reason)
-        return replace(run, cancelled_by=words[:255])
+
+            def say(**words: str) -> Run:
+                connection.execute(schema.runs.update().where(schema.runs.c.id == run_id).values(**words))
+                _SqlTransaction(connection).audit(now, person.id, f"run.{word}", run_id, reason=reason)
+                return replace(run, **words)  # type: ignore[arg-type]  # all of them are texts
+
+            yield run, say
 
     def add_silence(self, silence: Silence) -> None:
         detail = {
@@ -497,8 +525,8 @@ def _found(document: str | None, kind: type[_T], key: str) -> _T:
     return _decoded(document, kind)
 
 
-def _run(document: str, cancelled_by: str) -> Run:
-    return replace(_decoded(document, Run), cancelled_by=cancelled_by)
+def _run(row: Any) -> Run:
+    return replace(_decoded(row.document, Run), cancelled_by=row.cancelled_by, paused_by=row.paused_by)
 
 
 def _audit_entry(row: Any) -> AuditEntry:

@@ -60,6 +60,7 @@ runs = Table(
     Column("due_at", DateTime(timezone=True), index=True),  # of the next look
     Column("document", Text, nullable=False),
     Column("cancelled_by", String(255), nullable=False, server_default=""),
+    Column("paused_by", String(255), nullable=False, server_default=""),
 )
 
 effects = Table(

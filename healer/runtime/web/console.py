@@ -59,7 +59,7 @@ def routes(site: Site) -> tuple[BaseRoute, ...]:
         Route("/", pages.first, methods=["GET"]),
         Route("/live", pages.live, methods=["GET"]),
         Route("/approvals/{id}", pages.answer, methods=["POST"]),
-        Route("/runs/{id}/cancel", pages.cancel, methods=["POST"]),
+        Route("/runs/{id}/{word:str}", pages.say_of_run, methods=["POST"]),
         Route("/incidents/{id}/silence", pages.silence, methods=["POST"]),
         Route("/silences/{id}/expire", pages.expire, methods=["POST"]),
         Route("/breaker/reset", pages.reset, methods=["POST"]),
@@ -127,12 +127,17 @@ class _Pages:
         )
         return RedirectResponse("/", 303)
 
-    async def cancel(self, request: Request) -> Response:
+    async def say_of_run(self, request: Request) -> Response:
+        """Cancel, pause or resume it."""
         site, now = self._site, self._site.clock.now()
         identity = site.gate.require(request, Role.APPROVER, now)
         form = await _form(request)
+        words = {"cancel": site.journal.request_cancel, "pause": site.journal.pause, "resume": site.journal.resume}
+        word = words.get(request.path_params["word"])
+        if word is None:
+            raise NotFound("page", f"a run can be told to {', '.join(words)}")
         run_id, reason = checked_id(request.path_params["id"], "run"), checked_reason(form.get("reason", ""))
-        await run_in_threadpool(site.journal.request_cancel, run_id, identity.person, now, reason)
+        await run_in_threadpool(word, run_id, identity.person, now, reason)
         return RedirectResponse("/", 303)
 
     async def silence(self, request: Request) -> Response:

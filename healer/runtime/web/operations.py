@@ -197,6 +197,18 @@ def _cancel(site: Site, call: Call) -> RunView:
     return run_view(site.journal.request_cancel(run_id, call.identity.person, call.now, reason))
 
 
+def _pause(site: Site, call: Call) -> RunView:
+    reason = checked_reason(decoded(call.body, Reason).reason)
+    run_id = checked_id(call.path["id"], "run")
+    return run_view(site.journal.pause(run_id, call.identity.person, call.now, reason))
+
+
+def _resume(site: Site, call: Call) -> RunView:
+    reason = checked_reason(decoded(call.body, Reason).reason)
+    run_id = checked_id(call.path["id"], "run")
+    return run_view(site.journal.resume(run_id, call.identity.person, call.now, reason))
+
+
 def _silences(site: Site, call: Call) -> SilenceList:
     unended_at = call.now if _flag(call, "active") else None
     found = site.journal.silences(unended_at=unended_at, limit=_limit(call))
@@ -268,6 +280,10 @@ OPERATIONS = (
     Operation("GET", "/runs", "Runs, newest first", Role.VIEWER, RunList, _runs, query=("limit",)),
     Operation("GET", "/runs/{id}", "One run with every effect it intended", Role.VIEWER, RunDetailView, _run),
     Operation("POST", "/runs/{id}/cancel", "Undo what a run did", Role.APPROVER, RunView, _cancel, takes=Reason),
+    Operation(
+        "POST", "/runs/{id}/pause", "Let a run have no further effect", Role.APPROVER, RunView, _pause, takes=Reason
+    ),
+    Operation("POST", "/runs/{id}/resume", "Let a paused run go on", Role.APPROVER, RunView, _resume, takes=Reason),
     Operation("GET", "/approvals", "Approvals, newest first", Role.VIEWER, ApprovalList, _approvals, query=("limit",)),
     Operation("GET", "/approvals/{id}", "One approval with its plan", Role.VIEWER, ApprovalView, _approval),
     Operation(

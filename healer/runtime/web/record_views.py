@@ -57,6 +57,7 @@ class RunView(msgspec.Struct, frozen=True):
     detail: str
     cause: str
     cancelled_by: str
+    paused_by: str
 
 
 class RunDetailView(RunView, frozen=True):
@@ -109,6 +110,7 @@ def run_view(run: Run) -> RunView:
         detail=run.detail,
         cause=run.cause,
         cancelled_by=run.cancelled_by,
+        paused_by=run.paused_by,
     )
 
 
