@@ -64,6 +64,6 @@ def detect(frame: Frame, settings: Settings) -> Findings:  # noqa: ARG001 - ever
         if told[row] and frame.current[row]:
             disputed = (f"{teller} says that it is gone; its exporter still shows fresh values of it",)
         shown = evidence(frame, Signal.XID, Signal.POWER, Signal.GPU_TEMPERATURE, row=row)
-        return Said("; ".join(parts), shown, disputed=disputed)
+        return Said("; ".join(parts), shown, disputed=disputed, vanished=not told[row])
 
     return findings(MODES[0], ComponentKind.GPU, health, frame.gpus.components, describe)

@@ -96,6 +96,8 @@ class Said:
         culprit: of a job or a rack, the part that is to blame.
         disputed: who said what, one sentence each, where sources disagree.
         members: of what is no component with GPUs of its own (a source, a switch), what it is about.
+        vanished: concluded only from what is not shown any more: before anything destructive is done about it, somebody
+            beside the telemetry has to say so, too.
     """
 
     reason: str
@@ -104,6 +106,7 @@ class Said:
     culprit: Component | None = None
     disputed: tuple[str, ...] = ()
     members: tuple[Component, ...] = ()
+    vanished: bool = False
 
 
 def findings(
@@ -136,6 +139,7 @@ def findings(
                 culprit=said.culprit,
                 disputed=said.disputed,
                 members=said.members,
+                vanished=said.vanished,
             )
         )
     return Findings(tuple(found), (Judgement(mode, kind, health, basis),))

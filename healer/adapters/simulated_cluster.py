@@ -223,6 +223,11 @@ class SimulatedCluster:
             self._nodes[node] = replace(self._known(node), ready=ready)
             self._place_waiting()
 
+    def lose_gpus(self, node: str, count: int) -> None:
+        """Its device plugin does not vouch for so many of its GPUs any more."""
+        with self._lock:
+            self._nodes[node] = replace(self._known(node), lost_gpus=count)
+
     def fail_next(self, error: HealerError, *, times: int = 1) -> None:
         """Let healer's next questions fail, each without effect."""
         with self._lock:

@@ -91,6 +91,7 @@ class Finding:
     culprit: of a job or a rack, the part that is to blame; None where nobody can tell.
     disputed: who said what, one sentence each, where sources disagree.
     members: of what is no component with GPUs of its own (a source, a switch), what it is about.
+    vanished: concluded only from what is not shown any more: the telemetry's own path is the first suspect.
     """
 
     failure_mode: FailureMode
@@ -103,6 +104,7 @@ class Finding:
     culprit: Component | None = None
     disputed: tuple[str, ...] = ()
     members: tuple[Component, ...] = ()
+    vanished: bool = False
 
     @property
     def key(self) -> str:

@@ -12,6 +12,7 @@ from enum import StrEnum
 class Node:
     """Attributes:
     cordoned_by: the run that cordoned it, if we did; None for a person's cordon as well as for none.
+    lost_gpus: how many of its GPUs the scheduler cannot give to work, because their driver does not vouch for them.
     """
 
     name: str
@@ -19,6 +20,7 @@ class Node:
     cordoned: bool
     cordoned_by: str | None = None
     rack: str | None = None
+    lost_gpus: int = 0
 
     @property
     def available(self) -> bool:

@@ -72,6 +72,7 @@ class Incident:
     reopened: how often it came back after it had gone away by itself.
     next_playbook: what is tried next, because another playbook has failed; empty for what its failure mode calls for.
     tried: what was done and has not helped, and why, oldest first.
+    vanished: all that ever said so is that it is not shown any more.
     line: its first run, whose name is on what was kept; empty before.
     story: one line on where it stands, for the person who opens it.
     """
@@ -104,6 +105,7 @@ class Incident:
     next_playbook: str = ""
     tried: tuple[str, ...] = ()
     line: str = ""
+    vanished: bool = False
     story: str = ""
 
     @classmethod
@@ -121,6 +123,7 @@ class Incident:
             reasons=(finding.reason, *finding.disputed),
             evidence=finding.evidence,
             culprit=finding.culprit,
+            vanished=finding.vanished,
             opened_at=at,
             changed_at=at,
             story="found",

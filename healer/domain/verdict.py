@@ -12,6 +12,7 @@ class Guard(StrEnum):
     SILENCE = "silence"
     BREAKER = "breaker"
     BASIS = "basis"
+    WITNESS = "witness"
     FRESHNESS = "freshness"
     TARGET = "target"
     MOMENT = "moment"

@@ -158,6 +158,7 @@ class _Turn:
             reasons=opened.reasons,
             evidence=opened.evidence,
             culprit=opened.culprit,
+            vanished=opened.vanished,
             symptoms=(
                 Symptom(oldest.failure_mode, oldest.component, oldest.reasons[0], oldest.found_at),
                 *oldest.symptoms,
@@ -257,6 +258,7 @@ class _Turn:
         return replace(
             incident,
             component=finding.component,
+            vanished=incident.vanished and finding.vanished,
             health=max(incident.health, finding.health),
             score=max(incident.score, finding.score),
             basis=Basis.RULE if finding.basis is Basis.RULE else incident.basis,

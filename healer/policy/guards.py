@@ -31,6 +31,8 @@ class Situation:
         asked: nodes that open questions would take out; none for an answer, which comes before questions.
         silenced: why the incident is to be left alone now, if it is.
         trip: that of the breaker, while it is open.
+        vanished: the fault was concluded only from what is not shown any more.
+        witnesses: who else says so, of those that do not look through the same telemetry.
         paused: who has paused the run on whose behalf is asked; empty if nobody has.
         run_id: the run on whose behalf is asked; its own leases do not stand in its way.
         line: in whose name the incident has nodes out already; what is in that name does not stand in its way.
@@ -50,6 +52,8 @@ class Situation:
     asked: frozenset[str] = frozenset()
     silenced: Silenced | None = None
     trip: Trip | None = None
+    vanished: bool = False
+    witnesses: tuple[str, ...] = ()
     paused: str = ""
     run_id: str | None = None
     line: str | None = None
@@ -110,6 +114,13 @@ def _basis(plan: Plan, situation: Situation) -> Verdict | None:
     if situation.basis is Basis.RULE or not plan.takes_out:
         return None
     return Verdict(Guard.BASIS, "a learnt score alone may not take a node out of service", "a rule finds the same")
+
+
+def _witness(plan: Plan, situation: Situation) -> Verdict | None:
+    if not situation.vanished or situation.witnesses or not plan.takes_out:
+        return None
+    message = "it is only not shown any more: the exporter may be what is wrong"
+    return Verdict(Guard.WITNESS, message, "the kernel log, the scheduler or the node's agent says so, too")
 
 
 def _freshness(plan: Plan, situation: Situation) -> Verdict | None:
@@ -173,5 +184,5 @@ def _scopes(node: str, situation: Situation) -> tuple[Scope, ...]:
 
 
 _Ask = Callable[[Plan, Situation], Verdict | None]
-_OF_THE_PLAN: tuple[_Ask, ...] = (_mode, _silence, _basis, _freshness, _target)
-GUARDS: tuple[_Ask, ...] = (_mode, _pause, _silence, _breaker, _basis, _freshness, _target, _lease, _budget)
+_OF_THE_PLAN: tuple[_Ask, ...] = (_mode, _silence, _basis, _witness, _freshness, _target)
+GUARDS: tuple[_Ask, ...] = (_mode, _pause, _silence, _breaker, _basis, _witness, _freshness, _target, _lease, _budget)

@@ -175,10 +175,20 @@ class Knowledge:
             rack_budget=self.rules.rack_budget,
             silenced=self.silenced(incident, claims),
             trip=claims.trip if claims.trip is not None and claims.trip.open else None,
+            vanished=incident.vanished,
+            witnesses=self._witnesses(incident) if incident.vanished else (),
             paused="" if run is None else run.paused_by,
             run_id=None if run is None else run.id,
             line=run.owner if run is not None else incident.line or None,
         )
+
+    def _witnesses(self, incident: Incident) -> tuple[str, ...]:
+        """Who beside the telemetry says that something is wrong there."""
+        node = self.fleet().nodes.get(str(incident.component.node))
+        if node is None:
+            return ()
+        said = [] if node.ready else [f"the scheduler calls {node.name} not ready"]
+        return (*said, *([f"the scheduler misses {node.lost_gpus} GPUs of {node.name}"] if node.lost_gpus else []))
 
     def forget_fleet(self) -> None:
         """The next question goes to the scheduler, however lately it was asked."""

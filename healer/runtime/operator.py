@@ -22,7 +22,7 @@ from healer.domain.plan import Plan
 from healer.domain.playbook import ResolvesWhen
 from healer.domain.reading import Reading
 from healer.domain.run import Done, Failed, RetryAfter, Run, RunState
-from healer.domain.verdict import Guard, Mode
+from healer.domain.verdict import Guard, Mode, Verdict
 from healer.errors import HealerError, Rejected, Unavailable
 from healer.policy.breaker import Demand, storm_in
 from healer.policy.correlation import correlate
@@ -36,8 +36,10 @@ from healer.runtime.knowledge import EVERY, Knowledge
 from healer.runtime.observer import Observer
 from healer.runtime.planning import Planned, Planner
 from healer.runtime.snapshot import Board, TurnFigures
+from healer.schema import format_duration
 
 _LOOKS_AT_A_TIME = 20
+_NOT_MENDED_BY_WAITING = frozenset({Guard.TARGET, Guard.BASIS, Guard.WITNESS, Guard.FRESHNESS})
 _log = structlog.get_logger(__name__)
 
 
@@ -138,7 +140,9 @@ class Operator:
             situation = self.knowledge.situation(incident, docket.claims_with_questions)
             plan = replace(plan, budget=budget_line(plan, situation))
             verdict = verdict or first_verdict(plan, situation) or docket.asked_elsewhere(incident, plan)
-        if plan is None or verdict is not None:
+        if plan is not None and verdict is not None and self._is_stuck(incident, plan, verdict):
+            self.book.give_up(incident, f"{plan.playbook} was held for {format_duration(plan.deadline)}: {verdict}")
+        elif plan is None or verdict is not None:
             story = str(verdict) if verdict else "no playbook answers this failure mode"
             docket.note(replace(incident, plan=plan, verdict=verdict, story=story), before=incident)
         elif not plan.effects:
@@ -148,6 +152,11 @@ class Operator:
             docket.asked(incident, plan)
         else:
             self._start(incident, plan, None, docket)
+
+    def _is_stuck(self, incident: Incident, plan: Plan, verdict: Verdict) -> bool:
+        """Whether waiting any longer mends nothing, and its playbook says what is next."""
+        waited = self.clock.now() - incident.changed_at
+        return plan.otherwise is not None and verdict.guard in _NOT_MENDED_BY_WAITING and waited > plan.deadline
 
     def _start(self, incident: Incident, plan: Plan, approval_id: str | None, docket: Docket) -> None:
         run = self.book.start(incident, plan, approval_id)

@@ -375,3 +375,23 @@ def test_an_empty_list_is_empty(items: bytes) -> None:
 )
 def test_a_question_knows_its_path(question: Question, path: str) -> None:
     assert question.path == path
+
+
+@pytest.mark.parametrize(
+    ("capacity", "allocatable", "lost"),
+    [
+        ({"nvidia.com/gpu": "8", "cpu": "64"}, {"nvidia.com/gpu": "7", "cpu": "60"}, 1),
+        ({"amd.com/gpu": "8"}, {"amd.com/gpu": "8"}, 0),
+        ({"nvidia.com/mig-1g.10gb": "14"}, {"nvidia.com/mig-1g.10gb": "7"}, 7),
+        ({"nvidia.com/gpu": "8"}, {}, 0),
+        ({"nvidia.com/gpu": "many"}, {"nvidia.com/gpu": "7"}, 0),
+        ({}, {}, 0),
+    ],
+    ids=["one of eight", "none", "slices", "not told", "no number", "no GPUs"],
+)
+def test_gpus_that_a_node_has_and_cannot_give_away_are_lost(
+    capacity: dict[str, str], allocatable: dict[str, str], lost: int
+) -> None:
+    status = {"capacity": capacity, "allocatable": allocatable}
+    seen = msgspec.convert({"metadata": {"name": "gpu-1"}, "status": status}, NodeObject)
+    assert rules.node_of(seen, rack_label=None).lost_gpus == lost

@@ -165,3 +165,34 @@ def test_a_run_keeps_the_document_that_it_started_with(site: Site) -> None:
     (run,) = site.journal.runs()
     assert (run.state, [step.id for step in run.plan.steps]) == (RunState.SUCCEEDED, ["quarantine", "evacuate"])
     assert not [each for each in site.cluster.workloads(SICK) if each.owner == "Job/train"]
+
+
+# What waiting does not mend
+
+
+def test_a_gpu_that_is_only_not_shown_any_more_waits_for_a_witness(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        climb(site, FIRST.replace("GpuUncorrectableEcc", "GpuFellOffBus"))
+        site.ticks(2)
+        site.fleet.inject(Fault(FaultKind.GPU_LOST, site.fleet.elapsed_s, node=SICK, gpu=1, variant="silent"))
+        site.ticks(20)
+        verdict = site.incident().verdict
+        assert verdict is not None
+        assert (verdict.guard, site.incident().vanished, site.channel.asked) == (Guard.WITNESS, True, [])
+        site.cluster.lose_gpus(SICK, 1)
+        site.ticks(2)
+        assert site.incident().state is IncidentState.AWAITING_APPROVAL
+
+
+def test_a_plan_that_is_held_for_its_deadline_by_what_waiting_does_not_mend_leads_to_the_next(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        climb(site, FIRST, SECOND.replace("use: node.cordon", "use: ticket.open").replace("contained", "handed over"))
+        site.cluster.cordon_by_person(SICK)
+        site.fleet.inject(Fault(FaultKind.UNCORRECTABLE_ECC, 0, node=SICK, gpu=1))
+        site.ticks(58)
+        verdict = site.incident().verdict
+        assert verdict is not None
+        assert (verdict.guard, site.incident().next_playbook) == (Guard.TARGET, "")
+        site.ticks(6)
+        assert site.incident().next_playbook == "firmly"
+        assert site.incident().tried[0].startswith("gently was held for 10m: target: gpu-002 is already cordoned")

@@ -56,6 +56,21 @@ def test_what_is_silenced_is_left_alone_and_the_verdict_says_by_whom_until_when_
     )
 
 
+# Vanished
+
+
+def test_what_is_only_not_shown_any_more_takes_no_node_out_before_somebody_else_misses_it() -> None:
+    vanished = replace(situation(), vanished=True)
+    verdict = first_verdict(DRAIN, vanished)
+    assert verdict is not None
+    assert (verdict.guard, verdict.lifts) == (
+        Guard.WITNESS,
+        "the kernel log, the scheduler or the node's agent says so, too",
+    )
+    assert first_verdict(DRAIN, replace(vanished, witnesses=("the scheduler misses 1 GPUs of n1",))) is None
+    assert first_verdict(CAP, vanished) is None
+
+
 @pytest.mark.parametrize("asked", [DRAIN, CAP], ids=["drain", "cap"])
 def test_a_run_that_a_person_has_paused_has_no_further_effect(asked: Plan) -> None:
     verdict = first_verdict(asked, replace(situation(run_id="run-1"), paused="alice: let me look"))
@@ -318,14 +333,16 @@ def test_the_guards_speak_in_a_fixed_order_and_each_only_for_itself() -> None:
         leases={"node/n1": "run-2"},
         fleet_budget=DisruptionBudget(max_nodes=0, max_percent=0.0, at_least=0),
     )
-    worst = replace(worst, silenced=COOLING)
+    worst = replace(worst, silenced=COOLING, paused="alice", vanished=True)
     asked = plan(cordon("n1"), evict("ns/Job/x", on="n1"))
     mended: list[tuple[Guard | None, Situation]] = []
     steps = [
         {},
         {"mode": Mode.ACT},
+        {"paused": ""},
         {"silenced": None},
         {"basis": Basis.RULE},
+        {"vanished": False},
         {"data_age": timedelta(0)},
         {"fleet": Fleet(START, nodes("n1", "n2", cordoned={"n2": None}))},
         {"leases": {}},
@@ -336,15 +353,17 @@ def test_the_guards_speak_in_a_fixed_order_and_each_only_for_itself() -> None:
         mended.append((_guard(asked, worst), worst))
     assert [guard for guard, _ in mended] == [
         Guard.MODE,
+        Guard.PAUSE,
         Guard.SILENCE,
         Guard.BASIS,
+        Guard.WITNESS,
         Guard.FRESHNESS,
         Guard.TARGET,
         Guard.LEASE,
         Guard.BUDGET,
         None,
     ]
-    assert len(GUARDS) == len(Guard)
+    assert len(GUARDS) == len(set(Guard) - {Guard.MOMENT})  # that is the plan's own
 
 
 def test_a_verdict_reads_as_a_sentence_with_what_would_lift_it() -> None:

@@ -64,6 +64,8 @@ class NodeSpec(_Object, frozen=True):
 
 class NodeStatus(_Object, frozen=True):
     conditions: list[Condition] = []
+    capacity: dict[str, str] = {}
+    allocatable: dict[str, str] = {}
 
 
 class NodeObject(_Object, frozen=True):

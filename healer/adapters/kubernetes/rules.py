@@ -12,6 +12,7 @@ from healer.adapters.kubernetes.objects import (
     Budget,
     Condition,
     NodeObject,
+    NodeStatus,
     Pod,
     Question,
     Status,
@@ -21,6 +22,7 @@ from healer.adapters.kubernetes.objects import (
 from healer.domain.fleet import Disposition, Node, Workload
 from healer.errors import Conflict, HealerError, NotFound, Rejected, Unavailable
 from healer.ports import Eviction, EvictionAnswer
+from healer.telemetry.places.kube import is_gpu
 
 FIELD_MANAGER = "healer"
 CORDONED_BY = "healer.dev/cordoned-by"
@@ -39,7 +41,18 @@ def node_of(seen: NodeObject, *, rack_label: str | None) -> Node:
         cordoned=seen.spec.unschedulable,
         cordoned_by=cordon_owner(seen),
         rack=seen.metadata.labels.get(rack_label) if rack_label else None,
+        lost_gpus=_lost_gpus(seen.status),
     )
+
+
+def _lost_gpus(status: NodeStatus) -> int:
+    """What the kubelet counts and does not give away: a device plugin takes back a device that it finds unhealthy."""
+    lost = (
+        int(amount) - int(status.allocatable.get(resource, amount))
+        for resource, amount in status.capacity.items()
+        if is_gpu(resource) and amount.isdecimal() and status.allocatable.get(resource, amount).isdecimal()
+    )
+    return sum(each for each in lost if each > 0)
 
 
 def cordon_owner(seen: NodeObject) -> str | None:
