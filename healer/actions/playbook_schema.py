@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from healer.actions.base import Action, Verbs
 from healer.content.playbooks import json_schema
+from healer.verb import Action, Verbs
 
 _EXPRESSION = {"type": "string", "pattern": r"^\$\{.*\}$", "description": "CEL"}
 _STEP = "_Step"

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from healer.actions.base import Action, Verbs
 from healer.actions.exporter import RestartExporter
 from healer.actions.node import Cordon, Drain
 from healer.actions.power import Cap, Hold, Restore
@@ -16,6 +15,7 @@ from healer.actions.wait import Until, compile_condition
 from healer.documents import Document, nearest, parse_document
 from healer.domain.playbook import Argument, Playbook, Scalar
 from healer.errors import Problem, Rejected
+from healer.verb import Action, Verbs
 
 _ALL: tuple[Action, ...] = (Cordon(), Drain(), Cap(), Hold(), Restore(), RestartExporter(), OpenTicket(), Until())
 BUILT_IN: Verbs = {action.name: action for action in _ALL}

@@ -13,7 +13,6 @@ from typing import Any
 
 import structlog
 
-from healer.actions.base import Action, GuardSpoke, Ledger, NotNow, Unresolved, Verbs, World
 from healer.actions.registry import bound_arguments
 from healer.content.boundary import Defect, call
 from healer.domain.playbook import OnError, OnFailure
@@ -32,6 +31,7 @@ from healer.domain.run import (
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Fenced, HealerError, Unavailable
 from healer.ports import Clock, Journal
+from healer.verb import Action, GuardSpoke, Ledger, NotNow, Unresolved, Verbs, World
 
 _RETRY = timedelta(seconds=5)
 _HOLDS = frozenset({Guard.SILENCE, Guard.BREAKER})  # a person's word lifts it: until then the run's clock stands still

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from healer.actions.base import Proposal, Verbs, World
 from healer.actions.registry import bound_arguments
 from healer.content.boundary import call
 from healer.content.expressions import variables_of
@@ -17,6 +16,7 @@ from healer.domain.playbook import Argument, Playbook, Scalar, Step
 from healer.domain.verdict import Guard, Mode, Verdict
 from healer.errors import HealerError, Rejected, Unavailable
 from healer.policy.selection import choose_playbook, target_of
+from healer.verb import Proposal, Verbs, World
 
 
 @dataclass(frozen=True, slots=True)
