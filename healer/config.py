@@ -385,10 +385,12 @@ class DetectorsSettings(ContentSettings):
 
 class PlaybooksSettings(Section):
     """Attributes:
+    actions: the folder of the deployment's own verbs; None, or one that is not there, has none.
     params: values for the params that playbooks declare, by playbook and param.
     """
 
     path: Path
+    actions: Path | None = Path("actions")
     params: dict[str, dict[str, bool | int | float | str]] = Field(default_factory=dict)
     disabled: tuple[str, ...] = ()
 
@@ -579,6 +581,9 @@ def load_config(path: Path) -> Config:
             ("playbooks", config.playbooks),
         )
     }
+    if config.playbooks.actions is not None:
+        update = {"path": base / config.playbooks.path, "actions": base / config.playbooks.actions}
+        absolute["playbooks"] = config.playbooks.model_copy(update=update)
     if config.topology.file is not None:
         absolute["topology"] = config.topology.model_copy(update={"file": base / config.topology.file})
     return config.model_copy(update=absolute)
