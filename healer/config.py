@@ -390,7 +390,7 @@ class PlaybooksSettings(Section):
     """
 
     path: Path
-    actions: Path | None = Path("actions")
+    actions: Path | None = None
     params: dict[str, dict[str, bool | int | float | str]] = Field(default_factory=dict)
     disabled: tuple[str, ...] = ()
 

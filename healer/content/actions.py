@@ -41,6 +41,8 @@ def load_actions(
         taken: the names of healer's own verbs.
         installed: the entry points; None for those of this environment.
     """
+    if folder is not None and folder.is_file():
+        raise InvalidDocument(Problem(str(folder), 0, "playbooks.actions", "is a file", "name its folder"))
     paths = sorted(folder.glob("*.py")) if folder is not None else []
     offered = entry_points(group=GROUP) if installed is None else installed
     sources = [*(partial(_of_file, path) for path in paths), *(partial(_of_package, point) for point in offered)]
