@@ -39,7 +39,7 @@ entry point of the group `healer.actions`. It needs no base class, is made witho
 
 It raises Unavailable when nobody knows (no answer, or one without sense): the effect is in doubt, and `happened` is
 asked before it is tried again; Rejected when the answer was no; NotNow when it did not happen and may later. Whatever
-else it raises is a defect, and leaves the effect in doubt, too.
+else it raises is a defect, and leaves the effect in doubt, too. `run_program` runs a program within a timeout.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ from healer.domain.run import Done, EffectRecord, EffectState, Failed, Outcome, 
 from healer.domain.signal import NodeSignal, PortSignal, Signal
 from healer.domain.testimony import Progress, Testimony
 from healer.errors import Conflict, HealerError, NotFound, Rejected, Unavailable
+from healer.programs import Ended, run_program
 from healer.schema import Duration, Section
 from healer.telemetry.catalogue.signals import MEANINGS
 from healer.telemetry.xids.catalogue import Xid, codes_blamed_on, codes_of, xid
@@ -82,6 +83,7 @@ __all__ = [
     "Effect",
     "EffectRecord",
     "EffectState",
+    "Ended",
     "Evidence",
     "Failed",
     "FailureMode",
@@ -126,6 +128,7 @@ __all__ = [
     "lasting",
     "peers",
     "points",
+    "run_program",
     "xid",
 ]
 
