@@ -385,7 +385,8 @@ class DetectorsSettings(ContentSettings):
 
 class PlaybooksSettings(Section):
     """Attributes:
-    actions: the folder of the deployment's own verbs; None, or one that is not there, has none.
+    actions: the folder of the deployment's own verbs; None, or one that is not there, has none. No file is run that
+        the configuration does not lead to: a section without it has None.
     params: values for the params that playbooks declare, by playbook and param.
     """
 
@@ -543,7 +544,7 @@ class Config(Section):
     topology: TopologySettings = TopologySettings()
     detectors: DetectorsSettings = DetectorsSettings(path=Path("detectors"))
     models: ContentSettings = ContentSettings(path=Path("models"))
-    playbooks: PlaybooksSettings = PlaybooksSettings(path=Path("playbooks"))
+    playbooks: PlaybooksSettings = PlaybooksSettings(path=Path("playbooks"), actions=Path("actions"))
     budgets: BudgetsSettings = BudgetsSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     cluster: ClusterSettings = ClusterSettings()
