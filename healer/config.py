@@ -385,10 +385,13 @@ class DetectorsSettings(ContentSettings):
 
 class PlaybooksSettings(Section):
     """Attributes:
+    actions: the folder of the deployment's own verbs; None, or one that is not there, has none. No file is run that
+        the configuration does not lead to: a section without it has None.
     params: values for the params that playbooks declare, by playbook and param.
     """
 
     path: Path
+    actions: Path | None = None
     params: dict[str, dict[str, bool | int | float | str]] = Field(default_factory=dict)
     disabled: tuple[str, ...] = ()
 
@@ -541,7 +544,7 @@ class Config(Section):
     topology: TopologySettings = TopologySettings()
     detectors: DetectorsSettings = DetectorsSettings(path=Path("detectors"))
     models: ContentSettings = ContentSettings(path=Path("models"))
-    playbooks: PlaybooksSettings = PlaybooksSettings(path=Path("playbooks"))
+    playbooks: PlaybooksSettings = PlaybooksSettings(path=Path("playbooks"), actions=Path("actions"))
     budgets: BudgetsSettings = BudgetsSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -579,6 +582,9 @@ def load_config(path: Path) -> Config:
             ("playbooks", config.playbooks),
         )
     }
+    if config.playbooks.actions is not None:
+        update = {"path": base / config.playbooks.path, "actions": base / config.playbooks.actions}
+        absolute["playbooks"] = config.playbooks.model_copy(update=update)
     if config.topology.file is not None:
         absolute["topology"] = config.topology.model_copy(update={"file": base / config.topology.file})
     return config.model_copy(update=absolute)

@@ -16,6 +16,30 @@ A **model** is a folder `models/NAME/` with `model.py` and `card.md`:
 * `score(estimator, features) -> (n_gpus,) float64` in 0 to 1, NaN where the features are unknown or out of the fitted
   range,
 * `judge(frame, scores, settings) -> Findings`.
+
+An **action**, the verb of a playbook's step, is a class in a file `actions/NAME.py`, or of an installed package by an
+entry point of the group `healer.actions`. It needs no base class, is made without arguments, and has
+
+* `name`: how playbooks call it, `word.word`,
+* `target`: the ComponentKind that it works on; None for anything,
+* `disrupts`: work on its target is moved, or starts again, and undoing does not give it back,
+* `keeps_work_away`: after it, no new work comes to its node,
+* `Arguments`: a Section, what stands under `with`,
+* `plan(arguments, target, world) -> Proposal`: what it would do now. Reads only, and answers soon, for every decision
+  waits for it. An Effect by which a node leaves service says so (`takes_out`): budgets count these,
+* `run(arguments, target, ledger) -> Outcome`: does some of it in bounded time, each effect through `ledger.effect`.
+  Called again after RetryAfter, and after a crash,
+* `verify(arguments, target, ledger) -> Outcome`: observes whether the world is as it should be. Reads only; asked
+  again before each later step,
+* `undo(arguments, target, ledger) -> Outcome`: takes back what this run did (`ledger.standing`) through
+  `ledger.undo`, and nothing that anybody else did,
+* `rehearsed()`, a class method: what plays it in tests of playbooks and in backtests, an instance with these four
+  methods that reaches nothing real; `cls()` for a verb that acts through `ledger.world` alone. Without it they refuse
+  the verb.
+
+It raises Unavailable when nobody knows (no answer, or one without sense): the effect is in doubt, and `happened` is
+asked before it is tried again; Rejected when the answer was no; NotNow when it did not happen and may later. Whatever
+else it raises is a defect, and leaves the effect in doubt, too. `run_program` runs a program within a timeout.
 """
 
 from __future__ import annotations
@@ -33,11 +57,17 @@ from healer.domain.finding import Basis, Evidence, FailureMode, Finding, Finding
 from healer.domain.frame import Frame, Presence
 from healer.domain.history import Past, Signals, Xids
 from healer.domain.kernel_line import KernelLine
+from healer.domain.plan import Effect
+from healer.domain.run import Done, EffectRecord, EffectState, Failed, Outcome, RetryAfter
 from healer.domain.signal import NodeSignal, PortSignal, Signal
 from healer.domain.testimony import Progress, Testimony
+from healer.errors import Conflict, HealerError, NotFound, Rejected, Unavailable
+from healer.programs import Ended, run_program
+from healer.schema import Duration, Section
 from healer.telemetry.catalogue.signals import MEANINGS
 from healer.telemetry.xids.catalogue import Xid, codes_blamed_on, codes_of, xid
 from healer.telemetry.xids.words import Action, Blame
+from healer.verb import Ledger, NotNow, Proposal, World
 
 __all__ = [
     "NOWHERE_ROW",
@@ -47,28 +77,47 @@ __all__ = [
     "Bools",
     "Component",
     "ComponentKind",
+    "Conflict",
+    "Done",
+    "Duration",
+    "Effect",
+    "EffectRecord",
+    "EffectState",
+    "Ended",
     "Evidence",
+    "Failed",
     "FailureMode",
     "Finding",
     "Findings",
     "Floats",
     "Frame",
     "GroupAxis",
+    "HealerError",
     "Health",
     "Ints",
     "Judgement",
     "KernelLine",
+    "Ledger",
     "NodeSignal",
+    "NotFound",
+    "NotNow",
+    "Outcome",
     "Past",
     "PortSignal",
     "Presence",
     "Progress",
+    "Proposal",
+    "Rejected",
     "Report",
+    "RetryAfter",
     "Said",
+    "Section",
     "Signal",
     "Signals",
     "Singles",
     "Testimony",
+    "Unavailable",
+    "World",
     "Xid",
     "Xids",
     "codes_blamed_on",
@@ -79,6 +128,7 @@ __all__ = [
     "lasting",
     "peers",
     "points",
+    "run_program",
     "xid",
 ]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from healer.actions.base import Ledger, World
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, FailureMode, Health
 from healer.domain.incident import Incident, IncidentState
@@ -14,6 +13,7 @@ from healer.domain.plan import Effect, Plan, PlannedStep
 from healer.domain.playbook import ResolvesWhen
 from healer.domain.run import EffectRecord, Run, RunState
 from healer.domain.verdict import Verdict
+from healer.verb import Ledger, World
 
 NOW = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
 NODE = Component(ComponentKind.NODE, rack="r1", node="n1")

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from healer.actions.base import Ledger
 from healer.actions.rack import TOLERANCE_W
 from healer.domain.run import Done, EffectRecord, EffectState, Outcome
 from healer.errors import Rejected, Unavailable
 from healer.ports import PowerControl
+from healer.verb import Ledger
 
 SUPERSEDED = "superseded by a later cap"
 

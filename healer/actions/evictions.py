@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from healer.actions.base import Ledger, NotNow
 from healer.domain.component import Component
 from healer.domain.fleet import Workload
 from healer.domain.run import EffectState
 from healer.errors import NotFound
 from healer.ports import EvictionAnswer
+from healer.verb import Ledger, NotNow
 
 
 def node_of(target: Component) -> str:

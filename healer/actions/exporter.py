@@ -6,13 +6,13 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from healer.actions.base import Ledger, Proposal, World
 from healer.actions.evictions import evict_once, node_of, settle_departures
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import Disposition, Workload
 from healer.domain.plan import Effect
 from healer.domain.run import Done, Failed, Outcome, RetryAfter
 from healer.schema import Section
+from healer.verb import Ledger, Proposal, World
 
 _LOOK_AGAIN = timedelta(seconds=5)
 

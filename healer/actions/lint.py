@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from healer.actions.base import Verbs
 from healer.actions.registry import bound_arguments
 from healer.content.expressions import variables_of
 from healer.content.playbooks import tests_of
@@ -24,6 +23,7 @@ from healer.domain.playbook import Expression, OnError, Playbook, ResolvesWhen, 
 from healer.errors import Problem, Rejected
 from healer.policy.budget import DisruptionBudget
 from healer.schema import format_duration
+from healer.verb import Verbs
 
 _SOME_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 

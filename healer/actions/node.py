@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from healer.actions.base import Ledger, NotNow, Proposal, World
 from healer.actions.evictions import evict_once, node_of, settle_departures
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import Disposition, Workload
@@ -16,6 +15,7 @@ from healer.domain.plan import Effect
 from healer.domain.run import Done, Failed, Outcome, RetryAfter
 from healer.errors import Conflict, NotFound
 from healer.schema import Duration, Section
+from healer.verb import Ledger, NotNow, Proposal, World
 
 _LOOK_AGAIN = timedelta(seconds=2)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from healer.actions.base import Action, Verbs
 from healer.content.playbooks import json_schema
+from healer.verb import Action, Verbs
 
 _EXPRESSION = {"type": "string", "pattern": r"^\$\{.*\}$", "description": "CEL"}
 _STEP = "_Step"
@@ -26,13 +26,14 @@ def document_schema(verbs: Verbs) -> dict[str, Any]:
 
 
 def _about(verb: Action) -> str:
-    return " ".join((type(verb).__doc__ or verb.name).split())
+    return " ".join((verb.__doc__ or verb.name).split())
 
 
 def _arguments(verb: Action, whole: dict[str, Any]) -> dict[str, Any]:
     """What stands under `with`; every value may be an expression instead."""
-    schema = verb.Arguments.model_json_schema(by_alias=True)
-    whole["$defs"] |= schema.pop("$defs", {})
+    # What it defines keeps its name to itself: an author's Mode is not healer's.
+    schema = verb.Arguments.model_json_schema(by_alias=True, ref_template=f"#/$defs/{verb.name}.{{model}}")
+    whole["$defs"] |= {f"{verb.name}.{name}": of for name, of in schema.pop("$defs", {}).items()}
     return {
         "type": "object",
         "additionalProperties": False,

@@ -15,7 +15,6 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from healer.actions.base import Ledger, Proposal, World
 from healer.actions.caps import (
     NodeCap,
     caps_of,
@@ -31,6 +30,7 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.plan import Effect
 from healer.domain.run import Done, Failed, Outcome, RetryAfter
 from healer.schema import Duration, Section
+from healer.verb import Ledger, Proposal, World
 
 _LOOK_AGAIN = timedelta(seconds=2)
 _SMALLEST_CHANGE_W = 10.0

@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from healer.actions.base import World
 from healer.domain.component import Component
 from healer.domain.fleet import GpuPower
 from healer.domain.frame import Frame
 from healer.domain.signal import Signal
 from healer.errors import NotFound, Unavailable
+from healer.verb import World
 
 TOLERANCE_W = 1.0  # devices round a limit to what they can regulate
 # A GPU this close to its limit would take more if it could: how much more is unknown.

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from healer.actions.base import Action, Verbs
 from healer.actions.exporter import RestartExporter
 from healer.actions.node import Cordon, Drain
 from healer.actions.power import Cap, Hold, Restore
@@ -17,6 +16,7 @@ from healer.documents import Document, KeyPath, nearest, parse_document
 from healer.domain.component import ComponentKind
 from healer.domain.playbook import Playbook, Scalar
 from healer.errors import Problem, Rejected
+from healer.verb import Action, Verbs
 
 _ALL: tuple[Action, ...] = (Cordon(), Drain(), Cap(), Hold(), Restore(), RestartExporter(), OpenTicket(), Until())
 BUILT_IN: Verbs = {action.name: action for action in _ALL}

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import msgspec
 
-from healer.actions.base import Ledger, Proposal, World
 from healer.domain.component import Component, ComponentKind
 from healer.domain.incident import Incident
 from healer.domain.plan import Effect
 from healer.domain.run import Done, EffectState, Failed, Outcome
 from healer.domain.ticket import Ticket
 from healer.schema import Section
+from healer.verb import Ledger, Proposal, World
 
 _MOST_SYMPTOMS = 20
 

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from healer.actions.base import Ledger, Proposal, World
 from healer.content.expressions import CelExpression, Shape, compile_expression
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import Disposition
@@ -18,6 +17,7 @@ from healer.domain.run import Done, Failed, Outcome, RetryAfter
 from healer.domain.signal import Signal
 from healer.errors import Rejected
 from healer.schema import Section
+from healer.verb import Ledger, Proposal, World
 
 _LOOK_AGAIN = timedelta(seconds=15)
 _GPUS: Shape = dict.fromkeys(("count", "utilization", "power_watts", "temperature"))

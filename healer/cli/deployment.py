@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from healer.actions.registry import BUILT_IN
 from healer.cli.options import config_option, default_config, reference_folder
 from healer.config import Config, load_config
 from healer.domain.verdict import Mode
@@ -21,7 +22,7 @@ _NAMES = ("config.yaml", "detectors", "playbooks", "models")
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
 @config_option
 def check(folder: Path | None, config_path: Path | None) -> None:
-    """Validate the config, detectors, playbooks and models of a deployment: FOLDER, or that of --config."""
+    """Validate the config, detectors, playbooks, models and verbs of a deployment: FOLDER, or that of --config."""
     if folder is not None and config_path is not None:
         raise click.UsageError("give either FOLDER or --config")
     path = config_path or (folder / "config.yaml" if folder is not None else default_config())
@@ -32,6 +33,7 @@ def check(folder: Path | None, config_path: Path | None) -> None:
         ("detectors", [part.name for part in content.detectors]),
         ("models", [f"{part.name} {part.manifest.version}" for part in content.models]),
         ("playbooks", [part.name for part in content.playbooks]),
+        ("verbs of its own", [name for name in content.verbs if name not in BUILT_IN]),
     ):
         click.echo(f"{len(parts)} {name}: {', '.join(parts) or 'none'}")
     for mode in sorted({str(mode) for part in content.detectors for mode in part.modes}):

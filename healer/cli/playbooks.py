@@ -16,7 +16,7 @@ import msgspec
 import healer
 from healer.actions.lint import Remark, Weight, lint
 from healer.actions.playbook_schema import document_schema
-from healer.actions.registry import BUILT_IN
+from healer.actions.registry import check_playbook
 from healer.adapters.journal.sql import SqlJournal
 from healer.cli import serve
 from healer.cli.options import config_option, find_config, json_option, one_line
@@ -33,8 +33,9 @@ from healer.runtime.knowledge import Outside
 from healer.runtime.outside import build_cluster, build_power, build_source, build_tickets, build_topology
 from healer.runtime.preview import Preview, preview
 from healer.runtime.web.views import plan_view
-from healer.runtime.wiring import Content, WallClock, budgets_of, checked, detectors_of, playbooks_of
+from healer.runtime.wiring import Content, WallClock, budgets_of, detectors_of, playbooks_of, verbs_of
 from healer.schema import format_duration
+from healer.verb import Verbs
 
 _MODE = click.Choice([str(mode) for mode in FailureMode], case_sensitive=False)
 
@@ -47,12 +48,12 @@ def playbook() -> None:
 # Which
 
 
-def _chosen(names: Sequence[str], config: Config) -> tuple[tuple[Playbook, ...], tuple[Playbook, ...]]:
+def _chosen(names: Sequence[str], config: Config, verbs: Verbs) -> tuple[tuple[Playbook, ...], tuple[Playbook, ...]]:
     """The named ones, and all of the deployment; a name may be a file, which need not be in the deployment.
 
     Raises InvalidDocument, NotFound.
     """
-    deployed = playbooks_of(config)
+    deployed = playbooks_of(config, verbs)
     if not names:
         return deployed, deployed
     by_name = {each.name: each for each in deployed}
@@ -61,17 +62,17 @@ def _chosen(names: Sequence[str], config: Config) -> tuple[tuple[Playbook, ...],
         if name in by_name:
             chosen.append(by_name[name])
         elif Path(name).is_file():
-            chosen.append(_valid(read_document(Path(name))))
+            chosen.append(_valid(read_document(Path(name)), verbs))
         else:
             known = ", ".join(by_name) or "none"
             raise NotFound("playbook", f"{name} is neither a file nor in {config.playbooks.path}, which has {known}")
     return tuple(chosen), deployed
 
 
-def _valid(document: Document) -> Playbook:
+def _valid(document: Document, verbs: Verbs) -> Playbook:
     """Raises InvalidDocument."""
     found = parse_playbook(document)
-    problems = checked(found)
+    problems = check_playbook(found, verbs)
     if problems:
         raise InvalidDocument(*problems)
     return found
@@ -99,16 +100,17 @@ def new(name: str, mode: str, config_path: Path | None) -> None:
     if path.exists():
         raise HealerError(f"{path} is there already; nothing was written")
     text = scaffold(name, FailureMode(mode))
-    _valid(parse_document(text, file=str(path)))  # the name may be none
+    _valid(parse_document(text, file=str(path)), verbs_of(config))  # the name may be none
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     click.echo(f"wrote {path}; now: healer playbook lint {name} and healer playbook rehearse {name}")
 
 
 @playbook.command()
-def schema() -> None:
-    """Print the JSON Schema of playbooks, for editors."""
-    click.echo(json.dumps(document_schema(BUILT_IN), indent=2))
+@config_option
+def schema(config_path: Path | None) -> None:
+    """Print the JSON Schema of playbooks, for editors, with the verbs of the deployment."""
+    click.echo(json.dumps(document_schema(verbs_of(find_config(config_path))), indent=2))
 
 
 # Knowing
@@ -122,11 +124,12 @@ def schema() -> None:
 def lint_playbooks(names: tuple[str, ...], config_path: Path | None, *, strict: bool, as_json: bool) -> None:
     """Say what cannot work, or hardly be meant, in the playbooks NAMES (or files); in all of them by default."""
     config = find_config(config_path)
-    chosen, deployed = _chosen(names, config)
+    verbs = verbs_of(config)
+    chosen, deployed = _chosen(names, config, verbs)
     remarks = [
         remark
         for each in chosen
-        for remark in lint(each, BUILT_IN, before=_before(each, deployed), budgets=budgets_of(config))
+        for remark in lint(each, verbs, before=_before(each, deployed), budgets=budgets_of(config))
     ]
     if as_json:
         click.echo(json.dumps([_remark(remark) for remark in remarks], indent=2))
@@ -163,11 +166,11 @@ def rehearse_playbooks(names: tuple[str, ...], config_path: Path | None, *, verb
     """Play the tests of the playbooks NAMES (or files), of all by default, on a simulated site in virtual time."""
     serve.log_to_stderr(logging.CRITICAL)  # the transcript says what happened
     config = find_config(config_path)
-    chosen, deployed = _chosen(names, config)
-    detectors = detectors_of(config)
+    detectors, verbs = detectors_of(config), verbs_of(config)
+    chosen, deployed = _chosen(names, config, verbs)
     played: list[Played] = []
     for each in chosen:
-        for one in rehearse(each, config, detectors, beside=deployed):
+        for one in rehearse(each, config, detectors, verbs=verbs, beside=deployed):
             played.append(one)
             if not as_json:
                 _tell(one, verbose=verbose)
@@ -234,7 +237,8 @@ def plan(
     Nothing is changed: the telemetry, the scheduler and the agents are read as in the deployment's configuration.
     """
     config = find_config(config_path)
-    (chosen,), _ = _chosen((name,), config)
+    verbs = verbs_of(config)
+    (chosen,), _ = _chosen((name,), config, verbs)
     where = _component(node, gpu, rack, job)
     wanted = FailureMode(mode) if mode else min(chosen.failure_modes, default=None)
     if wanted is None:
@@ -258,7 +262,7 @@ def plan(
             wanted,
             where,
             config=config,
-            content=Content((), (), (chosen,)),
+            content=Content((), (), (chosen,), verbs),
             outside=outside,
             journal=journal,
             clock=WallClock(),

@@ -17,6 +17,7 @@ from healer.domain.playbook import Scalar
 from healer.domain.signal import Signal
 from healer.errors import InvalidDocument, Problem
 
+_S = TypeVar("_S")
 _T = TypeVar("_T")
 
 
@@ -39,13 +40,13 @@ def load_module(path: Path, *, prefix: str) -> ModuleType:
     return module
 
 
-def load_each(paths: Iterable[Path], load: Callable[[Path], _T]) -> tuple[_T, ...]:
-    """What `load` makes of each path. Raises InvalidDocument with the problems of all of them together."""
+def load_each(sources: Iterable[_S], load: Callable[[_S], _T]) -> tuple[_T, ...]:
+    """What `load` makes of each source. Raises InvalidDocument with the problems of all of them together."""
     loaded: list[_T] = []
     problems: list[Problem] = []
-    for path in paths:
+    for source in sources:
         try:
-            loaded.append(load(path))
+            loaded.append(load(source))
         except InvalidDocument as error:
             problems += error.problems
     if problems:

@@ -140,7 +140,8 @@ class Expected(Section):
     run: how the newest run ended, or "none".
     incident: how the incident stands in the end.
     effects: every change of the world, each once, in the order in which they first happened: "cordon NODE", "uncordon
-        NODE", "evict NAMESPACE/KIND/NAME" (a restarted exporter's, too), "limit NODE", "restore NODE", "ticket".
+        NODE", "evict NAMESPACE/KIND/NAME" (a restarted exporter's, too), "limit NODE", "restore NODE", "ticket", and
+        "VERB KEY", "undo VERB KEY" of the deployment's own verbs.
     nodes: of these, who keeps new work away from them in the end.
     says: is part of where the incident stands.
     """

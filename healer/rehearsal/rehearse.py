@@ -10,6 +10,7 @@ from pathlib import Path
 
 from healer.config import Config
 from healer.content.detectors import Detector
+from healer.content.own_verb import refused
 from healer.content.playbook_tests import Expected, PlaybookTest, SimulatedFault
 from healer.content.playbooks import tests_of
 from healer.documents import Document, KeyPath, nearest
@@ -21,6 +22,9 @@ from healer.rehearsal.stage import Stage
 from healer.rehearsal.virtual import START
 from healer.sim.faults import Fault, FaultKind, objections
 from healer.sim.layout import Layout, build_layout
+from healer.verb import Verbs
+
+_NO_STAND_IN = "has no stand-in, so that nothing can be said of what it would do; give its class a rehearsed()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +43,18 @@ class Played:
 
 
 def rehearse(
-    playbook: Playbook, config: Config, detectors: Sequence[Detector], *, beside: Sequence[Playbook] = ()
+    playbook: Playbook,
+    config: Config,
+    detectors: Sequence[Detector],
+    *,
+    verbs: Verbs,
+    beside: Sequence[Playbook] = (),
 ) -> Iterator[Played]:
     """Play every test of the playbook. Raises InvalidDocument for a test that names what there is not.
 
     Args:
         detectors: those that have to find what a test breaks.
+        verbs: the deployment's; for its own stand their stand-ins.
         beside: the other playbooks of the deployment: those that this one leads to are played, too.
     """
     document, tests = tests_of(playbook)
@@ -59,10 +69,13 @@ def rehearse(
     for number, test in enumerate(tests):
         with tempfile.TemporaryDirectory(prefix="healer-rehearsal-") as folder:
             faults = [_fault(said) for said in test.faults]
-            stage = Stage(Path(folder), ladder, test, faults, config, detectors)
+            stage = Stage(Path(folder), ladder, test, faults, config, detectors, verbs)
             try:
                 stage.play()
-                unmet = [_problem(document, number, *each) for each in _unmet(test.expect, stage)]
+                unmet = [
+                    *(document.problem(("tests", number), f"{name} {_NO_STAND_IN}") for name in refused(stage.verbs)),
+                    *(_problem(document, number, *each) for each in _unmet(test.expect, stage)),
+                ]
                 transcript = stage.transcript()
             finally:
                 stage.journal.close()

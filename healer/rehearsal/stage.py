@@ -16,6 +16,7 @@ from healer.adapters.journal.sql import SqlJournal
 from healer.adapters.simulated_cluster import SimulatedCluster, Verb
 from healer.config import Config
 from healer.content.detectors import Detector
+from healer.content.own_verb import rehearsed
 from healer.content.playbook_tests import Answer, Deed, Event, PlaybookTest, Told
 from healer.domain.approval import ApprovalState, Person
 from healer.domain.component import Component, ComponentKind
@@ -23,7 +24,7 @@ from healer.domain.finding import Finding, Findings, Health, Report
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
 from healer.domain.playbook import Playbook
-from healer.domain.run import Run
+from healer.domain.run import EffectRecord, EffectState, Run
 from healer.errors import Conflict, Unavailable
 from healer.rehearsal.virtual import START, FleetPower, FleetTelemetry, HeldTickets, VirtualClock
 from healer.runtime.knowledge import Outside
@@ -33,6 +34,7 @@ from healer.runtime.wiring import Content, build_operator
 from healer.sim.faults import Fault
 from healer.sim.fleet import SimulatedFleet
 from healer.sim.layout import Layout
+from healer.verb import Verbs
 
 _STEP = timedelta(seconds=10)
 _ON_CALL = Person("rehearsal", "on-call")
@@ -87,6 +89,7 @@ class Stage:
     faults: Sequence[Fault]
     config: Config
     detectors: Sequence[Detector]
+    verbs: Verbs  # of the deployment; then, with the stand-ins of its own
     clock: VirtualClock = field(default_factory=VirtualClock)
     fleet: SimulatedFleet = field(init=False)
     cluster: SimulatedCluster = field(init=False)
@@ -120,6 +123,8 @@ class Stage:
             )
         self.power = FleetPower(self.fleet)
         self.telemetry = FleetTelemetry(self.fleet)
+        # Like the rest of the site, what a stand-in has been told survives healer.
+        self.verbs = rehearsed(self.verbs, heard=self._note_own)
         self._start()
 
     def _start(self) -> None:
@@ -135,6 +140,7 @@ class Stage:
                 detectors=tuple(self.detectors) if self.faults else (),
                 models=(),
                 playbooks=(replace(tested, params={**tested.params, **self.test.params}), *others),
+                verbs=self.verbs,
             ),
             outside=Outside(
                 self.telemetry,
@@ -223,6 +229,12 @@ class Stage:
             self.effects.append(f"limit {node}" if limits_w else f"restore {node}")
         self.effects += ["ticket"] * (len(self.tickets.opened) - of_tickets)
         self._seen = len(self.cluster.effects), len(self.power.asked), len(self.tickets.opened)
+
+    def _note_own(self, verb: str, record: EffectRecord) -> None:
+        """The effect of a verb of the deployment's own, after all that came before it."""
+        if record.state in {EffectState.DONE, EffectState.UNDONE}:
+            self._note_effects()
+            self.effects.append(f"{'undo ' if record.state is EffectState.UNDONE else ''}{verb} {record.key}")
 
     def incident(self) -> Incident | None:
         """The first that a plan was made for, else the first."""

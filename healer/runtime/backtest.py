@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 from healer.adapters.journal.sql import SqlJournal
 from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.config import Config
+from healer.content.own_verb import refused, rehearsed
 from healer.domain.fleet import GpuPower
 from healer.domain.frame import Frame
 from healer.domain.reading import Reading
@@ -74,10 +76,14 @@ def backtest(
     with tempfile.TemporaryDirectory(prefix="healer-backtest-") as folder:
         journal = SqlJournal(f"sqlite:///{Path(folder) / 'journal.db'}")
         try:
-            replay = _Replay(observing, content, journal, start)
+            # Today's answer of whatever a verb asks is no answer about then.
+            replay = _Replay(observing, replace(content, verbs=rehearsed(content.verbs)), journal, start)
             for reading in history.replay(start, end, step):
                 replay.take(reading)
                 progress(reading.at)
+            replay.warnings.update(
+                f"{name} has no stand-in: what it would have planned is not known" for name in refused(replay.verbs)
+            )
             incidents = [incident_view(incident) for incident in reversed(journal.incidents(limit=_MANY))]
         finally:
             journal.close()
@@ -99,6 +105,7 @@ class _Replay:
     def __init__(self, config: Config, content: Content, journal: SqlJournal, start: datetime) -> None:
         self.samples = self.gpus = self.ticks = 0
         self.warnings: set[str] = set()
+        self.verbs = content.verbs
         self._now = start
         self._frame: Frame | None = None
         self._rows: dict[str, list[int]] = {}  # of the frame's GPUs, by node

@@ -13,7 +13,6 @@ from typing import Any
 
 import structlog
 
-from healer.actions.base import Action, GuardSpoke, Ledger, NotNow, Unresolved, Verbs, World
 from healer.actions.registry import bound_arguments
 from healer.content.boundary import Defect, call
 from healer.content.playbooks import WAIT
@@ -45,6 +44,7 @@ from healer.runtime.progress import (
     undoing,
     why_stop,
 )
+from healer.verb import Action, GuardSpoke, Ledger, NotNow, Unresolved, Verbs, World
 
 _log = structlog.get_logger(__name__)
 

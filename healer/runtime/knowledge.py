@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from healer.actions.base import World
 from healer.domain.breaker import Trip
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import FailureMode
@@ -38,6 +37,7 @@ from healer.ports import (
     Tickets,
     TopologySource,
 )
+from healer.verb import World
 
 EVERY = 1_000_000  # what is decided upon is never cut short: an incident that is left out would be opened once more
 _FLEET_REFRESH = timedelta(seconds=5)

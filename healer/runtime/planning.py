@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from healer.actions.base import Proposal, Verbs, World
 from healer.actions.registry import bound_arguments
 from healer.actions.wait import what_is_waited_for
 from healer.content.boundary import call
@@ -18,6 +17,7 @@ from healer.domain.playbook import Playbook, Step, given
 from healer.domain.verdict import Guard, Mode, Verdict
 from healer.errors import HealerError, Rejected, Unavailable
 from healer.policy.selection import choose_playbook, items_of, target_of
+from healer.verb import Proposal, Verbs, World
 
 
 @dataclass(frozen=True, slots=True)

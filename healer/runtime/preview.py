@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from healer.actions.registry import BUILT_IN
 from healer.config import Config
 from healer.domain.component import Component
 from healer.domain.finding import FailureMode, Finding, Health
@@ -56,7 +55,7 @@ def preview(
     knowledge.learn(frame)
     incident = _incident(mode, _known(where, frame), now)
     # As if the mode were act: whether it is says the guard.
-    planned = Planner((playbook,), BUILT_IN).plan(incident, knowledge.world(), Mode.ACT)
+    planned = Planner((playbook,), content.verbs).plan(incident, knowledge.world(), Mode.ACT)
     if planned.plan is None:
         return Preview(incident, None, () if planned.verdict is None else (planned.verdict,))
     situation = knowledge.situation(incident, knowledge.claims())

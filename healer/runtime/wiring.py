@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from healer.actions.registry import BUILT_IN, check_playbook
 from healer.config import BudgetSettings, Config
+from healer.content.actions import load_actions
 from healer.content.detectors import Detector, load_detectors
 from healer.content.models import Model, load_models
 from healer.content.playbooks import load_playbooks
@@ -27,6 +28,7 @@ from healer.runtime.operator import Operator
 from healer.runtime.planning import Planner
 from healer.runtime.snapshot import Board
 from healer.telemetry.frames.window import Window
+from healer.verb import Verbs
 
 _T = TypeVar("_T")
 
@@ -41,20 +43,24 @@ class Content:
     detectors: tuple[Detector, ...]
     models: tuple[Model, ...]
     playbooks: tuple[Playbook, ...]
+    verbs: Verbs
 
 
 def load_content(config: Config) -> Content:
-    """Detectors, models and playbooks of the deployment. Raises InvalidDocument with the problems of all of them."""
+    """Detectors, models, playbooks and verbs of the deployment. Raises InvalidDocument with the problems of all of
+    them.
+    """
     problems: list[Problem] = []
     detectors = _collected(lambda: detectors_of(config), problems)
     models = _collected(
         lambda: load_models(config.models.path, settings=config.models.settings, disabled=config.models.disabled),
         problems,
     )
-    playbooks = _collected(lambda: playbooks_of(config), problems)
-    if problems:
+    verbs = _verbs_or_none(config, problems)
+    playbooks = _collected(lambda: playbooks_of(config, verbs), problems)
+    if problems or verbs is None:
         raise InvalidDocument(*problems)
-    return Content(tuple(detectors), tuple(models), tuple(playbooks))
+    return Content(tuple(detectors), tuple(models), tuple(playbooks), verbs)
 
 
 def detectors_of(config: Config) -> tuple[Detector, ...]:
@@ -63,15 +69,31 @@ def detectors_of(config: Config) -> tuple[Detector, ...]:
     return load_detectors(settings.path, settings=settings.settings, disabled=settings.disabled)
 
 
-def playbooks_of(config: Config) -> tuple[Playbook, ...]:
-    """Those of the deployment, in the order in which they are asked. Raises InvalidDocument."""
+def verbs_of(config: Config) -> Verbs:
+    """Healer's, and those of the deployment. Raises InvalidDocument."""
+    return {**BUILT_IN, **load_actions(config.playbooks.actions, taken=BUILT_IN)}
+
+
+def playbooks_of(config: Config, verbs: Verbs | None) -> tuple[Playbook, ...]:
+    """Those of the deployment, in the order in which they are asked. Raises InvalidDocument.
+
+    Args:
+        verbs: None if they cannot be had: then nothing is said about the playbooks' steps.
+    """
     settings = config.playbooks
-    return load_playbooks(settings.path, params=settings.params, disabled=settings.disabled, check=checked)
+
+    def check(playbook: Playbook) -> tuple[Problem, ...]:
+        return () if verbs is None else check_playbook(playbook, verbs)
+
+    return load_playbooks(settings.path, params=settings.params, disabled=settings.disabled, check=check)
 
 
-def checked(playbook: Playbook) -> tuple[Problem, ...]:
-    """What is wrong with a playbook that only the verbs can tell."""
-    return check_playbook(playbook, BUILT_IN)
+def _verbs_or_none(config: Config, problems: list[Problem]) -> Verbs | None:
+    try:
+        return verbs_of(config)
+    except InvalidDocument as error:
+        problems += error.problems
+        return None
 
 
 def _collected(load: Callable[[], Sequence[_T]], problems: list[Problem]) -> Sequence[_T]:
@@ -111,8 +133,8 @@ def build_operator(
         observer.scheduler = knowledge.fleet
     return Operator(
         observer=observer,
-        planner=Planner(content.playbooks, BUILT_IN),
-        executor=Executor(journal, BUILT_IN, permit=knowledge.permit, clock=clock),
+        planner=Planner(content.playbooks, content.verbs),
+        executor=Executor(journal, content.verbs, permit=knowledge.permit, clock=clock),
         knowledge=knowledge,
         book=Book(journal, clock, new_id=lambda kind: f"{kind}-{secrets.token_hex(6)}"),
         journal=journal,

@@ -44,7 +44,7 @@ def test_every_playbook_passes_its_own_tests_and_nothing_is_to_be_said_of_it(pat
     config = load_config(ROOT / "config.yaml")
     playbook = next(each for each in content.playbooks if each.name == path.stem)
     assert lint(playbook, BUILT_IN, budgets=budgets_of(config)) == ()
-    played = [*rehearse(playbook, config, content.detectors, beside=content.playbooks)]
+    played = [*rehearse(playbook, config, content.detectors, verbs=content.verbs, beside=content.playbooks)]
     assert len(played) >= 3
     assert [problem for one in played for problem in one.problems] == []
 

@@ -11,7 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from healer.actions.node import Cordon
 from healer.config import Config
+from healer.content.own_verb import OwnVerb
+from healer.domain.component import Component
 from healer.domain.reading import Reading
 from healer.domain.verdict import Mode
 from healer.errors import Unavailable
@@ -19,6 +22,7 @@ from healer.rehearsal.virtual import START, FleetTelemetry
 from healer.runtime.backtest import Report, backtest
 from healer.sim.faults import Fault, FaultKind
 from healer.sim.fleet import SimulatedFleet
+from healer.verb import Action, Proposal, World
 from tests.virtual_site import site_config, site_content
 
 STEP = timedelta(seconds=10)
@@ -53,8 +57,10 @@ def config(tmp_path: Path) -> Config:
     return site_config(tmp_path, budget_w=3300.0)
 
 
-def replayed(config: Config, *faults: Fault, end: datetime = START + MINUTES_5) -> Report:
+def replayed(config: Config, *faults: Fault, end: datetime = START + MINUTES_5, own: Action | None = None) -> Report:
     content = site_content(config.model_dump_json(include={"detectors", "models", "playbooks"}))
+    if own is not None:
+        content = replace(content, verbs={**content.verbs, own.name: OwnVerb(own)})
     seen: list[datetime] = []
     history = SimulatedHistory(*faults)
     report = backtest(config, content, history, start=START, end=end, step=STEP, progress=seen.append)
@@ -113,6 +119,33 @@ def test_it_observes_also_where_the_configuration_acts(config: Config) -> None:
     report = replayed(config, *FAULTS)
     assert {incident.state for incident in report.incidents} <= {"open", "resolved"}
     assert all(incident.run_id is None and incident.approval_id is None for incident in report.incidents)
+
+
+class OwnCordon(Cordon):
+    """A verb of the deployment's own, in the place of healer's, that asks what was not yet then."""
+
+    def plan(self, arguments: Cordon.Arguments, target: Component, world: World) -> Proposal:  # noqa: ARG002
+        raise AssertionError("the real one was asked")
+
+
+class RehearsedCordon(OwnCordon):
+    @classmethod
+    def rehearsed(cls) -> Cordon:
+        return Cordon()
+
+
+def test_a_verb_that_may_not_be_asked_about_then_leaves_its_plan_unknown(config: Config) -> None:
+    report = replayed(config, FAULTS[0], own=OwnCordon())
+    assert [incident.plan for incident in report.incidents] == [None]
+    assert "node.cordon has no stand-in: what it would have planned is not known" in report.stats.warnings
+
+
+def test_the_stand_in_of_a_verb_says_what_would_have_been_planned(config: Config) -> None:
+    report = replayed(config, FAULTS[0], own=RehearsedCordon())
+    (plan,) = (incident.plan for incident in report.incidents)
+    assert plan is not None
+    assert [effect.verb for effect in plan.effects] == ["cordon"]
+    assert report.stats.warnings == ["a store was not asked"]
 
 
 def test_a_history_that_cannot_be_had_is_told(config: Config) -> None:

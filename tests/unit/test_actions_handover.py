@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from healer.actions.base import Proposal, World
 from healer.actions.exporter import RestartExporter
 from healer.actions.ticket import OpenTicket
 from healer.adapters.simulated_cluster import SimulatedCluster, Verb
@@ -19,6 +18,7 @@ from healer.domain.incident import Incident
 from healer.domain.run import Done, EffectState, Failed, Outcome, RetryAfter
 from healer.errors import Rejected, Unavailable
 from healer.rehearsal.virtual import HeldTickets, VirtualClock
+from healer.verb import Proposal, World
 from tests.journal_samples import NODE, NOW, Notes, incident_of, plan_of, run_of
 
 RESTART, TICKET = RestartExporter(), OpenTicket()

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 
-from healer.actions.base import GuardSpoke, World
 from healer.actions.node import Cordon, Drain
 from healer.adapters.simulated_cluster import SimulatedCluster, Verb
 from healer.domain.component import Component, ComponentKind
@@ -16,6 +15,7 @@ from healer.domain.run import Done, EffectState, Failed, Outcome, RetryAfter
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import NotFound, Rejected
 from healer.rehearsal.virtual import VirtualClock
+from healer.verb import GuardSpoke, World
 from tests.journal_samples import NODE, NOW, Notes, plan_of, run_of
 
 CORDON, DRAIN = Cordon(), Drain()

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from healer.actions.base import World
 from healer.actions.power import Cap, Hold, Restore
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import GpuPower
@@ -24,6 +23,7 @@ from healer.sim.faults import Fault, FaultKind
 from healer.sim.fleet import SimulatedFleet
 from healer.telemetry.frames.window import Window
 from healer.telemetry.identity import TopologyRules
+from healer.verb import World
 from tests.journal_samples import NOW, Notes, plan_of, run_of
 from tests.readings import reading_of
 

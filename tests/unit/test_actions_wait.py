@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from healer.actions.base import World
 from healer.actions.wait import Until, compile_condition
 from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.domain.component import Component, ComponentKind
@@ -16,6 +15,7 @@ from healer.domain.run import Done, Failed, Outcome, RetryAfter
 from healer.domain.signal import Signal
 from healer.errors import Unavailable
 from healer.rehearsal.virtual import VirtualClock
+from healer.verb import World
 from tests.frames import frame_of
 from tests.journal_samples import Notes, plan_of, run_of
 

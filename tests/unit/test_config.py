@@ -56,6 +56,20 @@ def test_content_is_beside_the_file_wherever_the_process_was_started(tmp_path: P
     assert config.models.path == Path("/srv/models")
 
 
+@pytest.mark.parametrize(
+    ("text", "actions"),
+    [
+        ("", "actions"),
+        ("playbooks: {path: playbooks, actions: verbs}", "verbs"),
+        ("playbooks: {path: playbooks, actions: null}", None),
+        ("playbooks: {path: playbooks}", None),
+    ],
+    ids=["no section", "a folder", "null", "not named"],
+)
+def test_verbs_of_one_s_own_are_beside_the_file_too(tmp_path: Path, text: str, actions: str | None) -> None:
+    assert _config(tmp_path, text).playbooks.actions == (None if actions is None else tmp_path / actions)
+
+
 # What is refused
 
 
@@ -207,8 +221,8 @@ def test_a_secret_that_was_written_inline_is_refused_and_not_repeated(tmp_path: 
 
 def test_the_reference_is_the_safe_defaults_themselves() -> None:
     written = load_config(REFERENCE).model_dump()
-    for section in ("detectors", "models", "playbooks"):
-        written[section]["path"] = written[section]["path"].relative_to(REFERENCE.parent)
+    for section, key in (("detectors", "path"), ("models", "path"), ("playbooks", "path"), ("playbooks", "actions")):
+        written[section][key] = written[section][key].relative_to(REFERENCE.parent)
     assert written == Config().model_dump()
     assert Config().telemetry.max_age == timedelta(seconds=90)
 

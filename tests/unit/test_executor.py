@@ -10,7 +10,6 @@ from typing import cast
 
 import pytest
 
-from healer.actions.base import Action, Ledger, NotNow, Proposal, Verbs, World
 from healer.actions.node import Cordon, Drain
 from healer.adapters.journal.sql import SqlJournal
 from healer.adapters.simulated_cluster import SimulatedCluster, Verb
@@ -35,6 +34,7 @@ from healer.errors import Conflict, Fenced, NotFound, Rejected, Unavailable
 from healer.rehearsal.virtual import VirtualClock
 from healer.runtime.executor import Executor
 from healer.schema import Section
+from healer.verb import Action, Ledger, NotNow, Proposal, Verbs, World
 from tests.journal_samples import NOW, incident_of, plan_of, run_of
 from tests.virtual_site import LEASE
 

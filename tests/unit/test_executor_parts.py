@@ -10,7 +10,6 @@ from typing import cast
 
 import pytest
 
-from healer.actions.base import Action, Ledger, Proposal, Verbs, World
 from healer.actions.node import Cordon
 from healer.actions.wait import Until
 from healer.adapters.journal.sql import SqlJournal
@@ -23,6 +22,7 @@ from healer.domain.verdict import Guard, Verdict
 from healer.rehearsal.virtual import VirtualClock
 from healer.runtime.executor import Executor
 from healer.schema import Section
+from healer.verb import Action, Ledger, Proposal, Verbs, World
 from tests.journal_samples import NOW, incident_of, plan_of, run_of
 from tests.virtual_site import LEASE
 

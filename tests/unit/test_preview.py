@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from healer.actions.registry import BUILT_IN
 from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import FailureMode
@@ -36,7 +37,7 @@ def _preview(site: Site, name: str, mode: FailureMode, where: Component, *, clus
         mode,
         where,
         config=site.config,
-        content=Content((), (), (playbook,)),
+        content=Content((), (), (playbook,), BUILT_IN),
         outside=Outside(site.telemetry, cluster=scheduler, power=site.power),
         journal=site.journal,
         clock=site.clock,

@@ -48,7 +48,7 @@ def _playbook(*tests: str) -> Playbook:
 
 
 def _play(config: Config, test: str) -> Played:
-    (played,) = rehearse(_playbook(test), config, ())
+    (played,) = rehearse(_playbook(test), config, (), verbs=BUILT_IN)
     return played
 
 
@@ -161,7 +161,7 @@ def test_a_learnt_finding_may_not_take_a_node_out(config: Config) -> None:
 )
 def test_a_test_that_names_what_there_is_not_is_refused(config: Config, test: str, said: str) -> None:
     with pytest.raises(InvalidDocument) as caught:
-        next(rehearse(_playbook(f"{test}, expect: {{run: none}}"), config, ()))
+        next(rehearse(_playbook(f"{test}, expect: {{run: none}}"), config, (), verbs=BUILT_IN))
     assert said in str(caught.value)
 
 

@@ -1,11 +1,13 @@
-"""What every verb implements, and what it is given: the world it may look at, and the ledger through which it acts."""
+"""What every verb implements, healer's own and a deployment's, and what it is given: the world it may look at, and the
+ledger through which it acts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from healer.domain.component import Component, ComponentKind
 from healer.domain.frame import Frame
@@ -112,11 +114,12 @@ class Ledger:
     permit: Callable[[], Verdict | None]
     clock: Clock
 
-    def effect(self, key: str, *, do: Callable[[], str], happened: Callable[[], bool], found: str = "") -> None:
+    def effect(self, key: str, *, do: Callable[[], object], happened: Callable[[], bool], found: str = "") -> None:
         """Have the effect exactly once, also across a crash.
 
         Args:
-            do: acts, and returns what to note about it. Unavailable means that nobody knows whether it happened.
+            do: acts, and returns what to note about it. Unavailable, and whatever is no HealerError, means that nobody
+                knows whether it happened; any other HealerError that it did not.
             happened: observes the world; asked about an intent that a crash or a lost answer left without outcome.
             found: the state before, as JSON, for the undo.
         """
@@ -135,9 +138,9 @@ class Ledger:
         self.save(intent)
         self._settle(intent, EffectState.DONE, self._attempt(intent, do))
 
-    def undo(self, record: EffectRecord, *, do: Callable[[], str]) -> None:
+    def undo(self, record: EffectRecord, *, do: Callable[[], object]) -> None:
         """Take back one effect that this run had."""
-        self._settle(record, EffectState.UNDONE, do())
+        self._settle(record, EffectState.UNDONE, _note(do()))
 
     def observed(self, record: EffectRecord) -> None:
         """Settle an intent whose effect a crash or a lost answer hid, and that was seen to have happened."""
@@ -156,9 +159,9 @@ class Ledger:
             and (of_any_step or record.step_id == self.step_id)
         )
 
-    def _attempt(self, intent: EffectRecord, do: Callable[[], str]) -> str:
+    def _attempt(self, intent: EffectRecord, do: Callable[[], object]) -> str:
         try:
-            return do()
+            return _note(do())
         except Unavailable as error:
             raise Unresolved(str(error)) from error
         except HealerError as error:
@@ -169,8 +172,14 @@ class Ledger:
         self.save(replace(record, state=state, settled_at=self.clock.now(), detail=detail))
 
 
+def _note(said: object) -> str:
+    """What was done is done, whatever was returned about it."""
+    return "" if said is None else str(said)
+
+
 class Action(Protocol):
-    """One verb. `arguments` is an instance of its `Arguments`; all I/O goes through the world's ports.
+    """One verb. `arguments` is an instance of its `Arguments`; all I/O of those that healer brings goes through the
+    world's ports.
 
     Attributes:
         target: what it works on; None for anything.
@@ -178,10 +187,17 @@ class Action(Protocol):
         keeps_work_away: after it, no new work comes to its node.
     """
 
-    name: ClassVar[str]
-    target: ClassVar[ComponentKind | None]
-    disrupts: ClassVar[bool]
-    keeps_work_away: ClassVar[bool]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def target(self) -> ComponentKind | None: ...
+
+    @property
+    def disrupts(self) -> bool: ...
+
+    @property
+    def keeps_work_away(self) -> bool: ...
 
     @property
     def Arguments(self) -> type[Section]: ...  # noqa: N802
