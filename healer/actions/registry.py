@@ -9,15 +9,27 @@ from pydantic import ValidationError
 
 from healer.actions.base import Action, Verbs
 from healer.actions.exporter import RestartExporter
+from healer.actions.limits import Keep, Limit
 from healer.actions.node import Cordon, Drain
 from healer.actions.power import Cap, Hold, Restore
 from healer.actions.ticket import OpenTicket
 from healer.actions.wait import Until, compile_condition
-from healer.documents import Document, nearest, parse_document
+from healer.documents import Document, KeyPath, nearest, parse_document
 from healer.domain.playbook import Argument, Playbook, Scalar
 from healer.errors import Problem, Rejected
 
-_ALL: tuple[Action, ...] = (Cordon(), Drain(), Cap(), Hold(), Restore(), RestartExporter(), OpenTicket(), Until())
+_ALL: tuple[Action, ...] = (
+    Cordon(),
+    Drain(),
+    Cap(),
+    Hold(),
+    Limit(),
+    Keep(),
+    Restore(),
+    RestartExporter(),
+    OpenTicket(),
+    Until(),
+)
 BUILT_IN: Verbs = {action.name: action for action in _ALL}
 
 
@@ -34,8 +46,10 @@ def check_playbook(playbook: Playbook, verbs: Verbs) -> tuple[Problem, ...]:
         if action.target not in {None, playbook.target}:
             text = f"{step.use} works on a {action.target}, the playbook's target is a {playbook.target}"
             problems.append(document.problem(("steps", i, "use"), text))
+        if isinstance(action, Until | Keep):
+            key = ("steps", i, "wait_until") if isinstance(action, Until) else ("steps", i, "with", "until")
+            problems += _unmeant(step.arguments.get("until", "true"), key, playbook, document)
         if isinstance(action, Until):
-            problems += _unmeant(step.arguments, i, playbook, document)
             continue
         literal = {name: value for name, value in step.arguments.items() if not callable(value)}
         computed = step.arguments.keys() - literal.keys()
@@ -54,12 +68,14 @@ def check_playbook(playbook: Playbook, verbs: Verbs) -> tuple[Problem, ...]:
     return tuple(problems)
 
 
-def _unmeant(arguments: Mapping[str, Argument], i: int, playbook: Playbook, document: Document) -> list[Problem]:
-    """What is wrong with a condition that is waited for."""
+def _unmeant(until: Argument, key: KeyPath, playbook: Playbook, document: Document) -> list[Problem]:
+    """What is wrong with a condition that is waited for; of one that is computed the plan says it."""
+    if callable(until):
+        return []
     try:
-        compile_condition(str(arguments.get("until", "")), playbook.target)
+        compile_condition(str(until), playbook.target)
     except ValueError as error:
-        return [document.problem(("steps", i, "wait_until"), str(error))]
+        return [document.problem(key, str(error))]
     return []
 
 
