@@ -7,7 +7,6 @@ are: that one agent is silent must not let all the others get hot.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -136,7 +135,7 @@ class Keep:
             return Failed(str(error))
         except Unavailable as error:
             why = str(error)
-        since, now = _met_since(ledger, met=why is None), ledger.world.now
+        since, now = _met_since(ledger, arguments.until, met=why is None), ledger.world.now
         if since is not None and now - since >= arguments.lasting:
             return Done(f"{arguments.until} for {format_duration(arguments.lasting)}")
         waits = f"kept until {why or arguments.until}" + ("" if since is None else f", so since {since:%H:%M:%S}Z")
@@ -206,7 +205,7 @@ def _caps(reached: _Reached, arguments: Limit.Arguments, world: World) -> dict[s
         # One fallback goes for all that an agent is told at once, so none goes lower than all of them take.
         lowest_w = max([world.power_floor_w, *(gpu.min_w for gpu in gpus)])
         limits = {
-            gpu.gpu: max(float(math.floor(arguments.share * gpu.default_w)), lowest_w)
+            gpu.gpu: max(float(round(arguments.share * gpu.default_w)), lowest_w)
             for gpu in gpus
             if gpu.limit_w >= gpu.default_w - TOLERANCE_W and lowest_w < gpu.default_w - TOLERANCE_W
         }
@@ -248,7 +247,7 @@ def _renewed(ledger: Ledger) -> list[str]:
     return failures
 
 
-def _met_since(ledger: Ledger, *, met: bool) -> datetime | None:
+def _met_since(ledger: Ledger, until: str, *, met: bool) -> datetime | None:
     """Since when the condition has been met at every look, None while it is not; written down when that changes.
 
     After a pause in which nobody looked it counts anew.
@@ -258,10 +257,10 @@ def _met_since(ledger: Ledger, *, met: bool) -> datetime | None:
     if met and standing is not None and now - run.next_look_at <= _MOST_LATE:
         return standing.intended_at
     if met:
-        ledger.save(EffectRecord(run.id, ledger.step_id, _MET, EffectState.DONE, now, settled_at=now))
+        ledger.save(EffectRecord(run.id, ledger.step_id, _MET, EffectState.DONE, now, now, detail=until))
         return now
     if standing is not None:
-        ledger.save(replace(standing, state=EffectState.UNDONE, settled_at=now))
+        ledger.save(replace(standing, state=EffectState.UNDONE, settled_at=now, detail=f"no longer {until}"))
     return None
 
 
