@@ -32,6 +32,7 @@ class World:
         frame: the newest frame; None before the first.
         power_floor_w: no cap goes below this.
         incident: one by its id, as it now stands. Raises NotFound.
+        max_age: a frame that is older says nothing of now.
     """
 
     now: datetime
@@ -41,6 +42,7 @@ class World:
     power_floor_w: float
     configured_tickets: Tickets | None = None
     incident: Callable[[str], Incident] = _no_incident
+    max_age: timedelta = timedelta(seconds=90)
 
     @property
     def tickets(self) -> Tickets:

@@ -1,8 +1,12 @@
-"""Power caps as the journal keeps them: one effect per node and change. A crash leaves no GPU unlike its gang."""
+"""Power caps as the journal keeps them: one effect per node and change. A crash leaves no GPU unlike its gang.
+
+A limit that is lower than ours, and none of those that this run has set, was set by somebody else meanwhile: it is
+neither raised again nor put back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -19,7 +23,13 @@ SUPERSEDED = "superseded by a later cap"
 
 @dataclass(frozen=True, slots=True)
 class NodeCap:
-    """What one effect on one node set, as the journal keeps it."""
+    """What one effect on one node set, as the journal keeps it.
+
+    Attributes:
+        cap_w: the limit of each GPU; the highest of them where they are unlike.
+        default_w: the same of the limits that they go back to.
+        each_w: the limits of `gpus`, one by one, where they are unlike; empty where all are `cap_w`.
+    """
 
     cap_w: float
     fallback_w: float
@@ -27,10 +37,11 @@ class NodeCap:
     lowest_w: float
     ttl_s: float
     gpus: tuple[int, ...]
+    each_w: tuple[float, ...] = ()
 
     @property
     def limits(self) -> Mapping[int, float]:
-        return dict.fromkeys(self.gpus, self.cap_w)
+        return dict(zip(self.gpus, self.each_w or (self.cap_w,) * len(self.gpus), strict=True))
 
     @property
     def ttl(self) -> timedelta:
@@ -56,8 +67,8 @@ def set_cap(ledger: Ledger, node: str, cap: NodeCap, *, number: int) -> None:
     power = ledger.world.power
 
     def set_limits() -> str:
-        set_present(power, node, cap)
-        return f"{len(cap.gpus)} GPUs at {cap.cap_w:.0f} W"
+        _set_present(power, node, cap)
+        return f"{len(cap.gpus)} GPUs at {spread(cap.limits.values())}"
 
     def holds() -> bool:
         seen = {gpu.gpu: gpu.limit_w for gpu in power.limits(node)}
@@ -66,39 +77,55 @@ def set_cap(ledger: Ledger, node: str, cap: NodeCap, *, number: int) -> None:
     ledger.effect(f"cap/{node}/{number}", do=set_limits, happened=holds, found=msgspec.json.encode(cap).decode())
 
 
-def set_present(power: PowerControl, node: str, cap: NodeCap) -> None:
+def spread(watts: Collection[float]) -> str:
+    """`490 W`, or `210 to 490 W` where they are unlike."""
+    lowest, highest = min(watts), max(watts)
+    return f"{highest:.0f} W" if highest - lowest <= TOLERANCE_W else f"{lowest:.0f} to {highest:.0f} W"
+
+
+def _set_present(power: PowerControl, node: str, cap: NodeCap) -> None:
     """Set the limits of the node's GPUs; one that has been lost since must not cost the others their cap."""
     try:
         power.set_limits(node, cap.limits, ttl=cap.ttl, fallback_w=cap.fallback_w)
     except Rejected:
-        present = _present(power, node, cap)
+        seen = {gpu.gpu for gpu in power.limits(node)}
+        present = {gpu: watts for gpu, watts in cap.limits.items() if gpu in seen}
         if len(present) == len(cap.gpus):
             raise
         if present:
-            power.set_limits(node, dict.fromkeys(present, cap.cap_w), ttl=cap.ttl, fallback_w=cap.fallback_w)
+            power.set_limits(node, present, ttl=cap.ttl, fallback_w=cap.fallback_w)
 
 
-def _restore_present(power: PowerControl, node: str, cap: NodeCap) -> None:
-    try:
-        power.restore(node, cap.gpus)
-    except Rejected:
-        present = _present(power, node, cap)
-        if len(present) == len(cap.gpus):
-            raise
-        if present:
-            power.restore(node, present)
+def renew(ledger: Ledger, node: str, cap: NodeCap) -> None:
+    """Set the limits that are there once more. That changes nothing but their time to live, so it needs no intent."""
+    limits = {gpu: cap.limits[gpu] for gpu in _still_ours(ledger, node, cap)}
+    if limits:
+        ledger.world.power.set_limits(node, limits, ttl=cap.ttl, fallback_w=cap.fallback_w)
 
 
-def _present(power: PowerControl, node: str, cap: NodeCap) -> tuple[int, ...]:
-    """The GPUs of the cap that the agent still reports."""
-    seen = {gpu.gpu for gpu in power.limits(node)}
-    return tuple(gpu for gpu in cap.gpus if gpu in seen)
+def _still_ours(ledger: Ledger, node: str, cap: NodeCap) -> tuple[int, ...]:
+    """The GPUs of the cap that the agent still reports, and whose limit nobody else has lowered since."""
+    set_w = [
+        watts
+        for record in _of_node(ledger, node)
+        for each in (msgspec.json.decode(record.found, type=NodeCap),)
+        for watts in (*each.limits.values(), each.fallback_w)
+    ]
+    return tuple(
+        gpu.gpu
+        for gpu in ledger.world.power.limits(node)
+        if gpu.gpu in cap.limits
+        and (
+            gpu.limit_w >= cap.limits[gpu.gpu] - TOLERANCE_W
+            or any(abs(gpu.limit_w - watts) <= TOLERANCE_W for watts in set_w)
+        )
+    )
 
 
 def change_all(ledger: Ledger, caps: Mapping[str, NodeCap], wanted_w: float) -> None:
     number = 1 + len([record for record in ledger.records if record.key.startswith("cap/")])
     for node, cap in caps.items():
-        changed = replace(cap, cap_w=wanted_w, fallback_w=min(cap.fallback_w, wanted_w))
+        changed = replace(cap, cap_w=wanted_w, fallback_w=min(cap.fallback_w, wanted_w), each_w=())
         set_cap(ledger, node, changed, number=number)
 
 
@@ -109,7 +136,7 @@ def finish_change(ledger: Ledger) -> bool:
     wanted = msgspec.json.decode(newest.found, type=NodeCap)
     late = [r for r in newest_of.values() if _number(r) < _number(newest) or r.state is EffectState.INTENT]
     for record in late:
-        cap = replace(wanted, gpus=msgspec.json.decode(record.found, type=NodeCap).gpus)
+        cap = replace(wanted, gpus=msgspec.json.decode(record.found, type=NodeCap).gpus, each_w=())
         set_cap(ledger, _node(record.key), cap, number=_number(newest))
     return bool(late)
 
@@ -123,10 +150,12 @@ def restore_all(ledger: Ledger) -> Outcome:
     for node, cap in caps_of(ledger).items():
 
         def restore(node: str = node, cap: NodeCap = cap) -> str:
-            _restore_present(ledger.world.power, node, cap)
-            return f"{len(cap.gpus)} GPUs back at {cap.default_w:.0f} W"
+            ours = _still_ours(ledger, node, cap)
+            if ours:
+                ledger.world.power.restore(node, ours)
+            return f"{len(ours)} of {len(cap.gpus)} GPUs back at their default limit"
 
-        *earlier, newest = [r for r in ledger.standing("cap/", of_any_step=True) if _node(r.key) == node]
+        *earlier, newest = _of_node(ledger, node)
         try:
             ledger.undo(newest, do=restore)
         except (Unavailable, Rejected) as error:
@@ -138,6 +167,11 @@ def restore_all(ledger: Ledger) -> Outcome:
         # One that may answer later is asked again before the step is given up.
         raise next((error for error in failures if isinstance(error, Unavailable)), failures[0])
     return Done("the GPUs have their default limits again")
+
+
+def _of_node(ledger: Ledger, node: str) -> list[EffectRecord]:
+    """The caps of this run there, oldest first."""
+    return [record for record in ledger.standing("cap/", of_any_step=True) if _node(record.key) == node]
 
 
 def _node(key: str) -> str:

@@ -21,9 +21,9 @@ from healer.actions.caps import (
     change_all,
     finish_change,
     last_change,
+    renew,
     restore_all,
     set_cap,
-    set_present,
 )
 from healer.actions.rack import RackPower, bounded, lowest_of, measured, rack_power, room_of, share_of
 from healer.domain.component import Component, ComponentKind
@@ -127,8 +127,7 @@ class Hold:
             return RetryAfter(_LOOK_AGAIN, "finished a change that was interrupted")
         caps = caps_of(ledger)
         for node, cap in caps.items():
-            # The same limit again changes nothing but its time to live, so it needs no intent of its own.
-            set_present(ledger.world.power, node, cap)
+            renew(ledger, node, cap)
         frame, row = measured(target, ledger.world)
         cap_w = max(cap.cap_w for cap in caps.values())
         default_w = max(cap.default_w for cap in caps.values())
@@ -160,7 +159,7 @@ class Restore:
     """power.restore: the limits that this run lowered are the device's defaults again, as they were found."""
 
     name: ClassVar[str] = "power.restore"
-    target: ClassVar[ComponentKind | None] = ComponentKind.RACK
+    target: ClassVar[ComponentKind | None] = None
     disrupts: ClassVar[bool] = False
     keeps_work_away: ClassVar[bool] = False
 
@@ -168,7 +167,7 @@ class Restore:
         pass
 
     def plan(self, arguments: Arguments, target: Component, world: World) -> Proposal:  # noqa: ARG002
-        return Proposal(effects=(Effect("restore power", f"rack {target.rack}", "when the demand fits again"),))
+        return Proposal(effects=(Effect("restore power", str(target), "when the limits are not needed any more"),))
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         return restore_all(ledger)

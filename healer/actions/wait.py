@@ -51,10 +51,10 @@ class Until:
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
         try:
-            unmet = what_is_waited_for(arguments.until, target, ledger.world)
+            why = unmet(arguments.until, target, ledger.world)
         except ValueError as error:
             return Failed(str(error))
-        return RetryAfter(_LOOK_AGAIN, unmet) if unmet else Done(arguments.until)
+        return Done(arguments.until) if why is None else RetryAfter(_LOOK_AGAIN, f"waits until {why}")
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         """It was met once, and need not be for ever."""
@@ -62,15 +62,6 @@ class Until:
 
     def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         return Done("nothing was done")
-
-
-def what_is_waited_for(condition: str, target: Component, world: World) -> str:
-    """Empty if the condition is met. Raises ValueError if it is none, Unavailable if the world does not answer."""
-    compiled = compile_condition(condition, target.kind)
-    try:
-        return "" if compiled(_variables(target, world)) is True else f"waits until {condition}"
-    except Rejected as error:
-        return f"waits until {condition}: {error.detail}"
 
 
 @lru_cache(maxsize=256)
@@ -81,10 +72,25 @@ def compile_condition(text: str, kind: ComponentKind | None) -> CelExpression:
     )
 
 
-def _variables(target: Component, world: World) -> Mapping[str, object]:
-    """Those that are known. Raises Unavailable if the scheduler does not answer."""
+def unmet(until: str, target: Component, world: World) -> str | None:
+    """The condition that is not met, and what of it is unknown; None if it is met.
+
+    Raises:
+        ValueError: it is no condition on such a target.
+        Unavailable: it is about the node, and the scheduler does not answer.
+    """
+    condition = compile_condition(until, target.kind)
+    variables = _variables(condition, target, world)
+    try:
+        return None if condition(variables) is True else until
+    except Rejected as error:
+        return f"{until}: {error.detail}"
+
+
+def _variables(condition: CelExpression, target: Component, world: World) -> Mapping[str, object]:
+    """Those that are known. Raises Unavailable if the scheduler does not answer; it is asked only if it is meant."""
     variables: dict[str, object] = {"gpus": _gpus(target, world)}
-    if target.kind is ComponentKind.NODE and target.node is not None:
+    if target.kind is ComponentKind.NODE and target.node is not None and "node" in condition.text:
         node = world.cluster.node(target.node)
         workloads = [each for each in world.cluster.workloads(node.name) if each.disposition is not Disposition.STAYS]
         variables["node"] = {
@@ -99,7 +105,7 @@ def _variables(target: Component, world: World) -> Mapping[str, object]:
 def _gpus(target: Component, world: World) -> dict[str, object]:
     """Of all GPUs of the target; a figure that one of them does not show now is not known of all."""
     frame = world.frame
-    if frame is None:
+    if frame is None or world.now - frame.at > world.max_age:
         return {}
     rows = frame.parts_of(target)
     if not len(rows):

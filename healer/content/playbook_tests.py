@@ -109,6 +109,7 @@ class Deed(StrEnum):
     EXPORTER_UP = "exporter_up"
     AGENT_DOWN = "agent_down"  # the node's agent, which sets power limits
     AGENT_UP = "agent_up"
+    LIMIT = "limit"  # a person gives the node's GPUs the lowest power limit that they take
 
 
 _OF_NO_NODE = frozenset({Deed.CANCEL, Deed.RESTART})

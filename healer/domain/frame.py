@@ -289,10 +289,14 @@ class Frame:
         return np.flatnonzero(np.isin(self.nodes.groups.of_gpu, theirs))
 
     def age_of(self, component: Component) -> float:
-        """Seconds since the newest sample of the component, or of any GPU that is part of it; NaN if there is none."""
+        """Seconds since the newest sample of the component, of a rack that of its meter; NaN if there is none."""
         if component.kind is ComponentKind.RACK:
             row = self.row_of(component)
             return float("nan") if row is None or np.isnan(self.racks.power_w[-1, row]) else 0.0
+        return self.age_of_gpus(component)
+
+    def age_of_gpus(self, component: Component) -> float:
+        """Seconds since the newest sample of any GPU that is the component, or part of it; NaN if there is none."""
         ages = self.age_s[self.parts_of(component)]
         return float(np.nanmin(ages, initial=np.inf)) if not np.isnan(ages).all() else float("nan")
 

@@ -216,6 +216,7 @@ class Stage:
             Deed.EXPORTER_UP: lambda: self.telemetry.silent.discard(node),
             Deed.AGENT_DOWN: lambda: self.power.silent.add(node),
             Deed.AGENT_UP: lambda: self.power.silent.discard(node),
+            Deed.LIMIT: lambda: self.power.limit_by_person(node),
         }
         deeds[deed]()
 

@@ -79,6 +79,12 @@ class FleetPower:
         self.asked.append((node, {}))
         self._answer()
 
+    def limit_by_person(self, node: str) -> None:
+        """All GPUs of the node are at the lowest limit that they take, for longer than anything here lasts."""
+        for_good_s = timedelta(days=365).total_seconds()
+        gpus = self.fleet.read(node).gpus
+        self.fleet.set_power_limits(node, [PowerLimit(gpu, MIN_LIMIT_W, for_good_s, MIN_LIMIT_W) for gpu in gpus])
+
     def lose_next_answer(self, error: HealerError) -> None:
         """The next change happens, and nobody hears of it."""
         self._lost_answers.append(error)

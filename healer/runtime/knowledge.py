@@ -130,6 +130,7 @@ class Knowledge:
             power_floor_w=self.rules.power_floor_w,
             configured_tickets=self._outside.tickets,
             incident=self._journal.incident,
+            max_age=self.rules.max_age,
         )
 
     def permit(self, run: Run) -> Verdict | None:
@@ -224,13 +225,16 @@ class Knowledge:
         return racks
 
     def _age_of(self, incident: Incident) -> timedelta | None:
-        """How old the newest sample of the incident's own component is; of a GPU that is gone, that of its node."""
+        """How old the newest sample of the incident's own component is; of a GPU that is gone, that of its node, and of
+        the heat of a rack, that of its GPUs: it needs no meter.
+        """
         if self._frame is None:
             return None
         about = incident.component
         if incident.failure_mode is FailureMode.GPU_FELL_OFF_BUS and about.node is not None:
             about = Component(ComponentKind.NODE, node=about.node)
-        age_s = self._frame.age_of(about)
+        of_gpus = incident.failure_mode is FailureMode.RACK_COOLING_DEGRADED
+        age_s = self._frame.age_of_gpus(about) if of_gpus else self._frame.age_of(about)
         return None if np.isnan(age_s) else self._clock.now() - self._frame.at + timedelta(seconds=age_s)
 
 

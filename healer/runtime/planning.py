@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from healer.actions.registry import bound_arguments
-from healer.actions.wait import what_is_waited_for
+from healer.actions.wait import unmet
 from healer.content.boundary import call
 from healer.content.expressions import variables_of
 from healer.domain.component import Component
@@ -79,8 +79,8 @@ class Planner:
         blockers = [text for proposal in proposals for text in proposal.blockers]
         if blockers:
             return Planned(plan, Verdict(Guard.TARGET, "; ".join(blockers), "that is put right"))
-        unmet = what_is_waited_for(playbook.moment, target, world) if playbook.moment else ""
-        return Planned(plan, Verdict(Guard.MOMENT, unmet, "it is a good moment") if unmet else None)
+        waits = unmet(playbook.moment, target, world) if playbook.moment else None
+        return Planned(plan, None if waits is None else Verdict(Guard.MOMENT, f"waits until {waits}", "that is so"))
 
     def _proposal(self, step: PlannedStep, target: Component, world: World) -> Proposal:
         action = self.verbs[step.use]
