@@ -141,7 +141,9 @@ class _Linter:
             return
         for key, budget in budgets.items():
             if budget.allowed(1_000_000) == 0:
-                text = f"{key} of config.yaml lets no node out of service: the playbook never runs"
+                scope = key.rpartition(".")[2]
+                never = "the playbook never runs" if scope == "fleet" else f"it never runs where a {scope} is known"
+                text = f"{key} of config.yaml lets no node out of service: {never}"
                 self._error(("steps",), text, f"raise {key}.max_nodes or {key}.max_percent")
 
     def tests(self) -> None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 class Node:
     """Attributes:
     cordoned_by: the run that cordoned it, if we did; None for a person's cordon as well as for none.
+    pool: of the nodes that do the same work, if it is in one.
     """
 
     name: str
@@ -19,6 +20,7 @@ class Node:
     cordoned: bool
     cordoned_by: str | None = None
     rack: str | None = None
+    pool: str | None = None
 
     @property
     def available(self) -> bool:

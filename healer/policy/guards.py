@@ -16,7 +16,7 @@ from healer.domain.fleet import Fleet
 from healer.domain.plan import Plan
 from healer.domain.silence import Silenced
 from healer.domain.verdict import Guard, Mode, Verdict
-from healer.policy.budget import DisruptionBudget, Scope, scopes_of
+from healer.policy.budget import DisruptionBudget, Grouping, Scope, ScopeKind, scopes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Situation:
 
     Attributes:
         data_age: how old the telemetry of the plan's own component is; None if it is unknown.
-        racks: node -> rack.
+        grouping: which of the fleet's nodes share a rack, a power feed, a pool or a job.
         leases: component key -> the run that holds it.
         leaving: nodes that active runs are taking out.
         asked: nodes that open questions would take out; none for an answer, which comes before questions.
@@ -41,11 +41,10 @@ class Situation:
     basis: Basis
     data_age: timedelta | None
     max_age: timedelta
-    racks: Mapping[str, str]
+    grouping: Grouping
     leases: Mapping[str, str]
     leaving: frozenset[str]
-    fleet_budget: DisruptionBudget
-    rack_budget: DisruptionBudget
+    budgets: Mapping[ScopeKind, DisruptionBudget]
     asked: frozenset[str] = frozenset()
     silenced: Silenced | None = None
     trip: Trip | None = None
@@ -71,8 +70,8 @@ def leases_of(plan: Plan) -> tuple[str, ...]:
 
 def budget_line(plan: Plan, situation: Situation) -> str:
     """What the plan takes from which budget, for the person who is asked."""
-    scopes = [scope for node in sorted(plan.takes_out) for scope in _scopes(node, situation)]
-    return "; ".join(str(scope) for scope in scopes) or "takes no node out of service"
+    scopes = [str(scope) for node in sorted(plan.takes_out) for scope in _scopes(node, situation)]
+    return "; ".join(dict.fromkeys(scopes)) or "takes no node out of service"
 
 
 def _mode(_plan: Plan, situation: Situation) -> Verdict | None:
@@ -152,15 +151,7 @@ def _budget(plan: Plan, situation: Situation) -> Verdict | None:
 
 
 def _scopes(node: str, situation: Situation) -> tuple[Scope, ...]:
-    return scopes_of(
-        node,
-        situation.fleet,
-        racks=situation.racks,
-        leaving=situation.leaving,
-        asked=situation.asked,
-        fleet_budget=situation.fleet_budget,
-        rack_budget=situation.rack_budget,
-    )
+    return scopes_of(node, situation.grouping, situation.budgets, leaving=situation.leaving, asked=situation.asked)
 
 
 _Ask = Callable[[Plan, Situation], Verdict | None]

@@ -18,11 +18,10 @@ from healer.domain.incident import Incident
 from healer.domain.maintenance import MaintenanceWindow
 from healer.domain.run import Run
 from healer.domain.silence import Silence, Silenced
-from healer.domain.topology import NOWHERE
 from healer.domain.verdict import Mode, Verdict
 from healer.errors import HealerError
 from healer.policy.breaker import BreakerRule
-from healer.policy.budget import DisruptionBudget
+from healer.policy.budget import DisruptionBudget, ScopeKind
 from healer.policy.guards import Situation, first_verdict, leases_of
 from healer.policy.silencing import covering
 from healer.ports import (
@@ -38,6 +37,7 @@ from healer.ports import (
     Tickets,
     TopologySource,
 )
+from healer.runtime.whereabouts import Whereabouts
 
 EVERY = 1_000_000  # what is decided upon is never cut short: an incident that is left out would be opened once more
 _FLEET_REFRESH = timedelta(seconds=5)
@@ -48,13 +48,13 @@ class Rules:
     """What the operator decides by.
 
     Attributes:
+        budgets: of every kind of scope.
         max_age: telemetry and scheduler knowledge older than this permits nothing.
         clear_after: how long a component must be observed healthy before its incident ends by itself.
     """
 
     mode: Mode
-    fleet_budget: DisruptionBudget
-    rack_budget: DisruptionBudget
+    budgets: Mapping[ScopeKind, DisruptionBudget]
     breaker: BreakerRule
     max_age: timedelta = timedelta(seconds=90)
     clear_after: timedelta = timedelta(minutes=2)
@@ -112,13 +112,12 @@ class Knowledge:
         self._journal = journal
         self._clock = clock
         self._frame: Frame | None = None
-        self._racks_seen: dict[str, str] = {}
         self._fleet = _not_asked(clock.now())
-        self._racks_told: tuple[Fleet, Mapping[str, str], Mapping[str, str]] = (self._fleet, self._racks_seen, {})
+        self._whereabouts = Whereabouts()
 
     def learn(self, frame: Frame) -> None:
-        self._racks_seen = {node: place.rack for node, place in frame.places.items() if place.rack is not None}
         self._frame = frame
+        self._whereabouts.learn(frame)
 
     def world(self) -> World:
         """What a verb may look at, now."""
@@ -159,19 +158,19 @@ class Knowledge:
 
     def situation(self, incident: Incident, claims: Claims, *, run: Run | None = None) -> Situation:
         """What the guards look at for the incident, and for `run` if it has one already."""
+        fleet = self.fleet()
         return Situation(
             now=self._clock.now(),
             mode=self.rules.mode,
-            fleet=self.fleet(),
+            fleet=fleet,
             basis=incident.basis,
             data_age=self._age_of(incident),
             max_age=self.rules.max_age,
-            racks=self._racks(),
+            grouping=self._whereabouts.grouping(fleet),
             leases=claims.leases,
             leaving=claims.leaving,
             asked=claims.asked,
-            fleet_budget=self.rules.fleet_budget,
-            rack_budget=self.rules.rack_budget,
+            budgets=self.rules.budgets,
             silenced=self.silenced(incident, claims),
             trip=claims.trip if claims.trip is not None and claims.trip.open else None,
             run_id=None if run is None else run.id,
@@ -198,18 +197,7 @@ class Knowledge:
 
     def shares_of(self, node: str) -> tuple[str, ...]:
         """What the node has in common with others, as far as it is known."""
-        place = NOWHERE if self._frame is None else self._frame.places.get(node, NOWHERE)
-        named = (("rack", place.rack or self._racks().get(node)), ("feed", place.feed), ("switch", place.switch))
-        return tuple(f"{kind} {name}" for kind, name in named if name is not None)
-
-    def _racks(self) -> Mapping[str, str]:
-        """By node; made anew when the scheduler or the telemetry has spoken anew, not for each incident."""
-        fleet, seen = self._fleet, self._racks_seen
-        of_fleet, of_seen, racks = self._racks_told
-        if of_fleet is not fleet or of_seen is not seen:
-            racks = {node.name: node.rack for node in fleet.nodes.values() if node.rack is not None} | seen
-            self._racks_told = fleet, seen, racks
-        return racks
+        return self._whereabouts.shares_of(node, self._fleet)
 
     def _age_of(self, incident: Incident) -> timedelta | None:
         """How old the newest sample of the incident's own component is; of a GPU that is gone, that of its node."""

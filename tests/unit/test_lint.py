@@ -135,7 +135,9 @@ def test_a_playbook_behind_one_that_answers_everything_never_runs() -> None:
 
 def test_a_budget_that_lets_nothing_out_is_named() -> None:
     (remark,) = _said(GOOD, budgets={**BUDGETS, "budgets.rack": DisruptionBudget(0, 25, 1)})
-    assert "budgets.rack of config.yaml lets no node out of service" in remark
+    assert "budgets.rack of config.yaml lets no node out of service: it never runs where a rack is known" in remark
+    (remark,) = _said(GOOD, budgets={**BUDGETS, "budgets.fleet": DisruptionBudget(0, 25, 1)})
+    assert "budgets.fleet of config.yaml lets no node out of service: the playbook never runs" in remark
 
 
 def test_tests_are_wanted_and_each_has_a_name_of_its_own() -> None:
