@@ -14,6 +14,7 @@ class Guard(StrEnum):
     FRESHNESS = "freshness"
     TARGET = "target"
     LEASE = "lease"
+    LIMIT = "limit"
     BUDGET = "budget"
 
 

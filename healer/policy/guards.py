@@ -6,7 +6,7 @@ They run when a plan is made, after the approval, and immediately before each ef
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from healer.domain.breaker import Trip
@@ -17,6 +17,7 @@ from healer.domain.plan import Plan
 from healer.domain.silence import Silenced
 from healer.domain.verdict import Guard, Mode, Verdict
 from healer.policy.budget import DisruptionBudget, Grouping, Scope, ScopeKind, scopes_of
+from healer.policy.limits import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Situation:
         silenced: why the incident is to be left alone now, if it is.
         trip: that of the breaker, while it is open.
         run_id: the run on whose behalf is asked; its own leases do not stand in its way.
+    tallies: by playbook, what has been started of those that have limits.
     line: in whose name the incident has nodes out already; what is in that name does not stand in its way.
     """
 
@@ -48,6 +50,7 @@ class Situation:
     asked: frozenset[str] = frozenset()
     silenced: Silenced | None = None
     trip: Trip | None = None
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
     run_id: str | None = None
     line: str | None = None
 
@@ -63,9 +66,12 @@ def is_demand(plan: Plan, situation: Situation) -> bool:
 
 
 def leases_of(plan: Plan) -> tuple[str, ...]:
-    """The component keys that a run of this plan holds exclusively: its target, and every node that it takes out."""
+    """What a run of this plan holds exclusively: the component keys of its target and of every node that it takes out,
+    and its locks.
+    """
     nodes = {Component(ComponentKind.NODE, node=node).key for node in plan.takes_out}
-    return tuple(sorted({plan.target.key} | nodes))
+    locks = {f"lock/{name}" for name in plan.locks}
+    return tuple(sorted({plan.target.key} | nodes | locks))
 
 
 def budget_line(plan: Plan, situation: Situation) -> str:
@@ -141,6 +147,12 @@ def _lease(plan: Plan, situation: Situation) -> Verdict | None:
     return None
 
 
+def _limit(plan: Plan, situation: Situation) -> Verdict | None:
+    """Limits are on starts: a run that has begun is not stopped by what others have begun since."""
+    tally = situation.tallies.get(plan.playbook)
+    return None if tally is None or situation.run_id is not None else tally.verdict(plan, situation.now)
+
+
 def _budget(plan: Plan, situation: Situation) -> Verdict | None:
     for node in sorted(plan.takes_out):
         for scope in _scopes(node, situation):
@@ -156,4 +168,4 @@ def _scopes(node: str, situation: Situation) -> tuple[Scope, ...]:
 
 _Ask = Callable[[Plan, Situation], Verdict | None]
 _OF_THE_PLAN: tuple[_Ask, ...] = (_mode, _silence, _basis, _freshness, _target)
-GUARDS: tuple[_Ask, ...] = (_mode, _silence, _breaker, _basis, _freshness, _target, _lease, _budget)
+GUARDS: tuple[_Ask, ...] = (_mode, _silence, _breaker, _basis, _freshness, _target, _lease, _limit, _budget)

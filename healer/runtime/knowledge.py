@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -16,13 +17,15 @@ from healer.domain.fleet import Fleet
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
 from healer.domain.maintenance import MaintenanceWindow
-from healer.domain.run import Run
+from healer.domain.playbook import Playbook
+from healer.domain.run import Run, Start
 from healer.domain.silence import Silence, Silenced
 from healer.domain.verdict import Mode, Verdict
 from healer.errors import HealerError
 from healer.policy.breaker import BreakerRule
 from healer.policy.budget import DisruptionBudget, ScopeKind
 from healer.policy.guards import Situation, first_verdict, leases_of
+from healer.policy.limits import Tally
 from healer.policy.silencing import covering
 from healer.ports import (
     ApprovalChannel,
@@ -92,6 +95,7 @@ class Claims:
         silences: those that have not ended.
         asked: nodes that open questions would take out.
         trip: the newest of the breaker; None if it has never opened.
+        tallies: by playbook, what has been started of those that have limits.
     """
 
     leases: Mapping[str, str]
@@ -99,15 +103,24 @@ class Claims:
     silences: tuple[Silence, ...]
     asked: frozenset[str] = frozenset()
     trip: Trip | None = None
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
 
     def with_run(self, run: Run) -> Claims:
-        held = dict.fromkeys(leases_of(run.plan), run.id)
-        return replace(self, leases={**self.leases, **held}, leaving=self.leaving | run.plan.takes_out)
+        plan = run.plan
+        held = dict.fromkeys(leases_of(plan), run.id)
+        tallies = self.tallies
+        if plan.playbook in tallies:
+            start = Start(plan.playbook, plan.target.key, run.started_at)
+            tallies = {**tallies, plan.playbook: tallies[plan.playbook].with_start(start)}
+        return replace(self, leases={**self.leases, **held}, leaving=self.leaving | plan.takes_out, tallies=tallies)
 
 
 class Knowledge:
-    def __init__(self, *, rules: Rules, outside: Outside, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self, *, rules: Rules, outside: Outside, journal: Journal, clock: Clock, playbooks: Iterable[Playbook]
+    ) -> None:
         self.rules = rules
+        self._limits = {each.name: each.limits for each in playbooks if each.limits is not None}
         self._outside = outside
         self._journal = journal
         self._clock = clock
@@ -137,7 +150,11 @@ class Knowledge:
         return first_verdict(run.plan, self.situation(incident, self.claims(without=run), run=run))
 
     def claims(self, *, without: Run | None = None) -> Claims:
-        """Read from the journal, without what the given run takes out. Raises Unavailable: not knowing is not none."""
+        """Read from the journal, without what the given run takes out. Raises Unavailable: not knowing is not none.
+
+        Args:
+            without: one that has begun, so that what limits starts is nothing to it.
+        """
         held = self._journal.leases()
         return Claims(
             leases={resource: lease.run_id for resource, lease in held.items()},
@@ -148,7 +165,16 @@ class Knowledge:
             ),
             silences=self._journal.silences(unended_at=self._clock.now()),
             trip=next(iter(self._journal.trips(limit=1)), None),
+            tallies=self._tallies() if without is None else {},
         )
+
+    def _tallies(self) -> Mapping[str, Tally]:
+        now, limits = self._clock.now(), self._limits
+        starts: dict[str, list[Start]] = defaultdict(list)
+        for start in self._journal.starts({n: now - each.looks_back for n, each in limits.items() if each.looks_back}):
+            starts[start.playbook].append(start)
+        active = self._journal.active([name for name, each in limits.items() if each.at_once is not None])
+        return {name: Tally(each, tuple(starts[name]), active.get(name, 0)) for name, each in limits.items()}
 
     def silenced(self, incident: Incident, claims: Claims | None = None) -> Silenced | None:
         """Why the incident is to be left alone now; None if it is not. Raises Unavailable: not knowing is not None."""
@@ -172,6 +198,7 @@ class Knowledge:
             asked=claims.asked,
             budgets=self.rules.budgets,
             silenced=self.silenced(incident, claims),
+            tallies=claims.tallies,
             trip=claims.trip if claims.trip is not None and claims.trip.open else None,
             run_id=None if run is None else run.id,
             line=run.owner if run is not None else incident.line or None,

@@ -105,7 +105,9 @@ def build_observer(config: Config, content: Content, outside: Outside) -> Observ
 def build_operator(
     config: Config, *, content: Content, outside: Outside, journal: Journal, board: Board, clock: Clock
 ) -> Operator:
-    knowledge = Knowledge(rules=rules_of(config), outside=outside, journal=journal, clock=clock)
+    knowledge = Knowledge(
+        rules=rules_of(config), outside=outside, journal=journal, clock=clock, playbooks=content.playbooks
+    )
     observer = build_observer(config, content, outside)
     if outside.cluster is not None and not outside.is_replay:
         observer.scheduler = knowledge.fleet

@@ -11,10 +11,12 @@ from healer.domain.breaker import Trip
 from healer.domain.finding import Basis
 from healer.domain.fleet import Fleet
 from healer.domain.plan import Effect, Plan
+from healer.domain.playbook import Limits
 from healer.domain.silence import Silenced
 from healer.domain.verdict import Guard, Mode, Verdict
 from healer.policy.budget import DisruptionBudget, ScopeKind
 from healer.policy.guards import GUARDS, Situation, budget_line, first_verdict, is_demand, leases_of
+from healer.policy.limits import Tally
 from tests.unit.core_samples import AMPLE, START, after, cap, cordon, evict, grouping, nodes, plan, rack, situation
 
 DRAIN = plan()
@@ -322,7 +324,7 @@ def test_the_guards_speak_in_a_fixed_order_and_each_only_for_itself() -> None:
         leases={"node/n1": "run-2"},
         fleet_budget=DisruptionBudget(max_nodes=0, max_percent=0.0, at_least=0),
     )
-    worst = replace(worst, silenced=COOLING)
+    worst = replace(worst, silenced=COOLING, tallies={"drain-node": Tally(Limits(at_once=1), active=1)})
     asked = plan(cordon("n1"), evict("ns/Job/x", on="n1"))
     spent = Fleet(START, nodes("n1", "n2", cordoned={"n2": None}))
     mended: list[tuple[Guard | None, Situation]] = []
@@ -334,6 +336,7 @@ def test_the_guards_speak_in_a_fixed_order_and_each_only_for_itself() -> None:
         {"data_age": timedelta(0)},
         {"fleet": spent, "grouping": grouping(spent, {})},
         {"leases": {}},
+        {"tallies": {}},
         {"budgets": dict.fromkeys(ScopeKind, AMPLE)},
     ]
     for change in steps:
@@ -346,6 +349,7 @@ def test_the_guards_speak_in_a_fixed_order_and_each_only_for_itself() -> None:
         Guard.FRESHNESS,
         Guard.TARGET,
         Guard.LEASE,
+        Guard.LIMIT,
         Guard.BUDGET,
         None,
     ]

@@ -60,7 +60,12 @@ runs = Table(
     Column("due_at", DateTime(timezone=True), index=True),  # of the next look
     Column("document", Text, nullable=False),
     Column("cancelled_by", String(255), nullable=False, server_default=""),
+    Column("playbook", String(255), nullable=False, server_default=""),
+    Column("target", String(512), nullable=False, server_default=""),  # as a component key
 )
+# Each covers its question, so that no row is read past its document.
+Index("starts_of_playbook", runs.c.playbook, runs.c.started_at, runs.c.target)
+Index("active_of_playbook", runs.c.playbook, runs.c.live)
 
 effects = Table(
     "effects",
