@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 import sqlalchemy as sa
 from alembic import op
@@ -15,23 +17,15 @@ _AT_A_TIME = 500
 _RUNS = sa.table("runs", *(sa.column(name) for name in ("id", "document", "playbook", "target")))
 
 
-class _Plan(msgspec.Struct):
-    playbook: str
-    target: Component
-
-
-class _Run(msgspec.Struct):
-    plan: _Plan
-
-
 def upgrade() -> None:
     op.add_column("runs", sa.Column("playbook", sa.String(255), nullable=False, server_default=""))
     op.add_column("runs", sa.Column("target", sa.String(512), nullable=False, server_default=""))
     connection, last = op.get_bind(), ""
     while rows := connection.execute(_after(last)).all():
         for row in rows:
-            plan = msgspec.json.decode(row.document, type=_Run).plan
-            told = {"playbook": plan.playbook, "target": plan.target.key}
+            plan = json.loads(row.document)["plan"]
+            target = msgspec.convert(plan["target"], Component)
+            told = {"playbook": plan["playbook"], "target": target.key}
             connection.execute(_RUNS.update().where(_RUNS.c.id == row.id).values(told))
         last = rows[-1].id
     op.create_index("starts_of_playbook", "runs", ["playbook", "started_at", "target"])
