@@ -423,8 +423,17 @@ class BreakerSettings(BudgetSettings):
 
 
 class BudgetsSettings(Section):
+    """Attributes:
+    feed: of the nodes on one power feed.
+    pool: of the nodes with one value of the scheduler's pool label.
+    job: of the nodes that one job runs on.
+    """
+
     fleet: BudgetSettings = BudgetSettings()
     rack: BudgetSettings = BudgetSettings(max_nodes=2, max_percent=25.0)
+    feed: BudgetSettings = BudgetSettings(max_nodes=4, max_percent=25.0)
+    pool: BudgetSettings = BudgetSettings(max_percent=25.0)
+    job: BudgetSettings = BudgetSettings(max_nodes=4, max_percent=25.0)
     breaker: BreakerSettings = BreakerSettings()
 
 
@@ -461,6 +470,7 @@ class KubernetesSettings(Section):
     context: str | None = None
     node_selector: str = ""
     rack_label: str | None = None
+    pool_label: str | None = None
     timeout: Duration = timedelta(seconds=10)
 
 

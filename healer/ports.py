@@ -21,7 +21,7 @@ from healer.domain.frame import Frame
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.kernel_line import KernelLine
 from healer.domain.reading import Reading
-from healer.domain.run import EffectRecord, Run
+from healer.domain.run import EffectRecord, Run, Start
 from healer.domain.silence import Silence
 from healer.domain.testimony import Testimony
 from healer.domain.ticket import Ticket
@@ -244,7 +244,7 @@ class Transaction(Protocol):
         ...
 
     def add_run(self, run: Run, leases: Sequence[str]) -> None:
-        """Start a run and take its leases (component keys); raises Conflict if another run holds one."""
+        """Start a run and take its leases (component keys, locks); raises Conflict if another run holds one."""
         ...
 
     def save_run(self, run: Run) -> None:
@@ -313,6 +313,14 @@ class Journal(Protocol):
         """Newest first. `due_at`: only those whose next look is due then, or that a person has cancelled."""
         ...
 
+    def starts(self, after: Mapping[str, datetime]) -> tuple[Start, ...]:
+        """Of the runs of these playbooks, those after the time that is given for each, whatever became of the runs."""
+        ...
+
+    def active(self, playbooks: Collection[str]) -> Mapping[str, int]:
+        """How many runs of each of these playbooks have not ended; one that has none is left out."""
+        ...
+
     def run(self, run_id: str) -> Run:
         """Raises NotFound."""
         ...
@@ -358,7 +366,7 @@ class Journal(Protocol):
         ...
 
     def leases(self) -> Mapping[str, Lease]:
-        """By component key."""
+        """By component key, or "lock/NAME"."""
         ...
 
     def counts(self) -> Counts: ...

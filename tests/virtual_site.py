@@ -155,6 +155,7 @@ class Site:
         gpus: int = 2,
         budget_w: float = 1e6,
         fuse: Fuse | None = None,
+        pools: Mapping[str, str] | None = None,
     ) -> None:
         self.clock = VirtualClock()
         self.fleet = SimulatedFleet(racks=racks, nodes=nodes, gpus=gpus, seed=3)
@@ -164,6 +165,7 @@ class Site:
             clock=self.clock,
             termination=timedelta(seconds=10),
             gpus_per_node=2 * gpus,
+            pools=pools,
         )
         self.power = FusedPower(self.fleet)
         self.telemetry = FleetTelemetry(self.fleet)

@@ -7,6 +7,7 @@ however deep it hides.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from enum import StrEnum
 
 from healer.actions.registry import bound_arguments
 from healer.content.expressions import variables_of
-from healer.content.playbooks import tests_of
+from healer.content.playbooks import lock_named, tests_of
 from healer.documents import KeyPath
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, FailureMode, Finding, Health
@@ -57,6 +58,8 @@ def lint(
     linter.order()
     linter.approval()
     linter.limits(budgets)
+    linter.rates()
+    linter.locks()
     linter.tests()
     return tuple(linter.remarks)
 
@@ -143,8 +146,36 @@ class _Linter:
             return
         for key, budget in budgets.items():
             if budget.allowed(1_000_000) == 0:
-                text = f"{key} of config.yaml lets no node out of service: the playbook never runs"
+                scope = key.rpartition(".")[2]
+                never = "the playbook never runs" if scope == "fleet" else f"it never runs where a {scope} is known"
+                text = f"{key} of config.yaml lets no node out of service: {never}"
                 self._error(("steps",), text, f"raise {key}.max_nodes or {key}.max_percent")
+
+    def rates(self) -> None:
+        """Of two limits, one that the other never lets be reached says something else than its author thinks."""
+        limits = self.playbook.limits
+        if limits is None or limits.starts is None:
+            return
+        most, per = limits.starts.runs, limits.starts.per
+        whole = f"{most} within {format_duration(per)} on all targets"
+        one = limits.per_target
+        if one is not None and one.runs >= most * math.ceil(one.per / per):
+            text = f"{one.runs} within {format_duration(one.per)} on one target is never reached: {whole} comes first"
+            self._warning(("limits", "per_target"), text, "make it smaller, or its time longer, or leave it out")
+        if limits.at_once is not None and limits.at_once >= most * math.ceil(self.playbook.deadline / per):
+            deadline = format_duration(self.playbook.deadline)
+            text = f"{limits.at_once} are hardly ever reached: {whole} comes first, and a run ends within {deadline}"
+            self._warning(("limits", "at_once"), text, "make it smaller, or leave it out")
+
+    def locks(self) -> None:
+        """That what expressions give are names."""
+        for number, lock in enumerate(self.playbook.locks):
+            for sample in self.samples:
+                try:
+                    lock_named(lock, sample.variables)
+                except Rejected as error:
+                    self._error(("locks", number), f"{error.detail}, e.g. for {_named(sample)}")
+                    break
 
     def tests(self) -> None:
         if not self._tests:

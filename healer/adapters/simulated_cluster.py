@@ -75,6 +75,7 @@ class SimulatedCluster:
 
     Args:
         racks: each node's rack, or None.
+        pools: of the nodes that are in one.
         termination: how long a workload takes to end; an eviction with less grace ends it sooner.
         gpus_per_node: the room on each node.
     """
@@ -86,8 +87,12 @@ class SimulatedCluster:
         clock: Clock,
         termination: timedelta = timedelta(seconds=30),
         gpus_per_node: int = 8,
+        pools: Mapping[str, str] | None = None,
     ) -> None:
-        self._nodes = {name: Node(name, ready=True, cordoned=False, rack=rack) for name, rack in racks.items()}
+        self._nodes = {
+            name: Node(name, ready=True, cordoned=False, rack=rack, pool=(pools or {}).get(name))
+            for name, rack in racks.items()
+        }
         self._clock = clock
         self._termination = termination
         self._gpus_per_node = gpus_per_node

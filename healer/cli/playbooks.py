@@ -306,6 +306,8 @@ def _shown(seen: Preview) -> Iterator[str]:
         for text in seen.plan.impediments:
             yield f"slowed down: {text}"
         yield f"budget: {seen.plan.budget}"
+        if seen.plan.locks:
+            yield f"locks: {', '.join(seen.plan.locks)}"
         yield f"a person is asked first: {'yes' if seen.plan.needs_approval else 'no'}"
     for verdict in seen.verdicts:
         yield f"held back: {verdict}"

@@ -22,18 +22,21 @@ from healer.domain.playbook import (
     Argument,
     Expression,
     ForEach,
+    Limits,
     OnError,
     OnFailure,
     Playbook,
+    Rate,
     ResolvesWhen,
     Retry,
     Scalar,
     Step,
 )
-from healer.errors import InvalidDocument, Problem
+from healer.errors import InvalidDocument, Problem, Rejected
 from healer.schema import Duration, Section, validated
 
 _NAME = r"^[a-z][a-z0-9-]*$"
+_LONGEST_LOCK = 200
 WAIT = "wait.until"  # the verb that wait_until is short for
 
 
@@ -60,6 +63,37 @@ class _Retry(Section):
 
 
 _OF_NESTED = frozenset({"id", "playbook", "arguments", "condition"})
+
+
+class _Rate(Section):
+    runs: Annotated[int, Field(ge=1)]
+    per: Duration
+
+    def rate(self) -> Rate:
+        return Rate(self.runs, self.per)
+
+
+class _Limits(Section):
+    """Attributes:
+    runs, per: of starts, on all targets together.
+    at_once: of runs that have not ended.
+    per_target: of starts, on one and the same target.
+    """
+
+    runs: Annotated[int | None, Field(ge=1)] = None
+    per: Duration | None = None
+    at_once: Annotated[int | None, Field(ge=1)] = None
+    per_target: _Rate | None = None
+
+    def model_post_init(self, _context: object) -> None:
+        if (self.runs is None) is not (self.per is None):
+            raise ValueError("runs and per go together: so many runs per so much time")
+        if self.runs is None and self.at_once is None and self.per_target is None:
+            raise ValueError("limits nothing: it has runs with per, at_once, or per_target")
+
+    def limits(self) -> Limits:
+        starts = None if self.runs is None or self.per is None else Rate(self.runs, self.per)
+        return Limits(starts, None if self.per_target is None else self.per_target.rate(), self.at_once)
 
 
 class _Step(Section):
@@ -101,6 +135,8 @@ class _Document(Section):
     target: Literal["gpu", "node", "rack", "power_feed", "job", "link", "source", "incident"]
     params: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     approval: _Approval = _Approval()
+    limits: _Limits | None = None
+    locks: tuple[Annotated[str, Field(description="a name, or ${...} that gives one")], ...] = ()
     deadline: Duration = timedelta(hours=1)
     resolves_when: ResolvesWhen
     otherwise: Annotated[str | None, Field(pattern=_NAME)] = None
@@ -237,6 +273,7 @@ def parse_playbook(document: Document) -> Playbook:
         if step_id in ids[:i]:
             reader.problems.append(document.problem(("steps", i, "id"), f"another step has the id {step_id}"))
     when = reader.expression(raw.approval.when, ("approval", "when"))
+    locks = tuple(reader.lock(lock, ("locks", i)) for i, lock in enumerate(raw.locks))
     match = raw.match
     condition = None if match is None else reader.expression(match.condition, ("match", "if"))
     if reader.problems or when is None:
@@ -258,7 +295,18 @@ def parse_playbook(document: Document) -> Playbook:
         deadline=raw.deadline,
         params=raw.params,
         otherwise=raw.otherwise,
+        limits=None if raw.limits is None else raw.limits.limits(),
+        locks=locks,
     )
+
+
+def lock_named(lock: Argument, variables: Mapping[str, object]) -> str:
+    """The name of a lock that a run is to hold. Raises Rejected if an expression gives none."""
+    given = lock(variables) if callable(lock) else lock
+    if isinstance(given, str) and 0 < len(given) <= _LONGEST_LOCK:
+        return given
+    said = f"{lock.text!r} gives {given!r}" if callable(lock) else repr(given)
+    raise Rejected("locks", f"{said}, which is no name of 1 to {_LONGEST_LOCK} characters")
 
 
 def json_schema() -> dict[str, Any]:
@@ -290,15 +338,23 @@ class _Reader:
             return None
 
     def arguments(self, raw: Mapping[str, Scalar], path: KeyPath) -> Mapping[str, Argument]:
+        return {name: self._argument(value, (*path, name)) for name, value in raw.items()}
+
+    def lock(self, text: str, path: KeyPath) -> Argument:
+        lock = self._argument(text, path)
+        if isinstance(lock, str):
+            try:
+                lock_named(lock, {})
+            except Rejected as error:
+                self.problems.append(self._document.problem(path, error.detail))
+        return lock
+
+    def _argument(self, value: Scalar, path: KeyPath) -> Argument:
         """`${...}` is an expression, everything else is itself."""
-        read: dict[str, Argument] = {}
-        for name, value in raw.items():
-            if isinstance(value, str) and value.startswith("${") and value.endswith("}"):
-                read[name] = self.expression(value[2:-1].strip(), (*path, name))
-            elif isinstance(value, str) and "${" in value:
-                text = f"{value!r} mixes text with an expression"
-                hint = "write the whole value as one: '${\"text \" + incident.reason}'"
-                self.problems.append(self._document.problem((*path, name), text, hint))
-            else:
-                read[name] = value
-        return read
+        if isinstance(value, str) and value.startswith("${") and value.endswith("}"):
+            return self.expression(value[2:-1].strip(), path)
+        if isinstance(value, str) and "${" in value:
+            text = f"{value!r} mixes text with an expression"
+            hint = "write the whole value as one: '${\"text \" + incident.reason}'"
+            self.problems.append(self._document.problem(path, text, hint))
+        return value

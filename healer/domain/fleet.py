@@ -13,6 +13,7 @@ class Node:
     """Attributes:
     cordoned_by: the run that cordoned it, if we did; None for a person's cordon as well as for none.
     lost_gpus: how many of its GPUs the scheduler cannot give to work, because their driver does not vouch for them.
+    pool: of the nodes that do the same work, if it is in one.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Node:
     cordoned_by: str | None = None
     rack: str | None = None
     lost_gpus: int = 0
+    pool: str | None = None
 
     @property
     def available(self) -> bool:

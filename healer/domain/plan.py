@@ -80,6 +80,7 @@ class Plan:
     impediments: what already stands in the way (a spent disruption budget, an unmanaged pod): for the approver.
     budget: one line on what the plan takes from which disruption budget.
     otherwise: the playbook that is next if this one fails; None for a person.
+    locks: names that its run holds exclusively, besides its target and the nodes that it takes out.
     """
 
     incident_id: str
@@ -96,6 +97,7 @@ class Plan:
     budget: str = ""
     reason: str = ""
     otherwise: str | None = None
+    locks: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:

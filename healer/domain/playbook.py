@@ -155,6 +155,33 @@ class ApprovalRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """So many starts within any stretch of that time."""
+
+    runs: int
+    per: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How often a playbook is started, and how many of its runs go on at once; None does not limit.
+
+    Attributes:
+        starts: on all targets together.
+        per_target: on one and the same target.
+    """
+
+    starts: Rate | None = None
+    per_target: Rate | None = None
+    at_once: int | None = None
+
+    @property
+    def looks_back(self) -> timedelta:
+        """How old a start may be that still counts."""
+        return max((rate.per for rate in (self.starts, self.per_target) if rate is not None), default=timedelta(0))
+
+
+@dataclass(frozen=True, slots=True)
 class Playbook:
     """Attributes:
     failure_modes: that it answers by itself; none for one that only another playbook leads to.
@@ -162,6 +189,8 @@ class Playbook:
     otherwise: the playbook that is planned when a run of this one has failed, or nobody has answered.
     hold: the finding must have lasted this long before the playbook is planned.
     moment: a condition on the target (CEL): while it is not met, nobody is asked and nothing begins.
+    limits: None if nothing but the guards that all playbooks have limits it.
+    locks: names that a run of it holds exclusively, besides its target and the nodes that it takes out.
     digest: sha256 of the document's text: a run keeps the document it was planned with.
     file: where it stands, for messages.
     """
@@ -182,3 +211,5 @@ class Playbook:
     deadline: timedelta = timedelta(hours=1)
     params: Mapping[str, Scalar] = field(default_factory=dict)
     otherwise: str | None = None
+    limits: Limits | None = None
+    locks: tuple[Argument, ...] = ()

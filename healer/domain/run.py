@@ -111,6 +111,19 @@ class Run:
         return self.line or self.id
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """That of a run, as far as the limits of its playbook ask.
+
+    Attributes:
+        target: its `Component.key`.
+    """
+
+    playbook: str
+    target: str
+    at: datetime
+
+
 class EffectState(StrEnum):
     INTENT = "intent"  # written before the effect: it may or may not have happened
     DONE = "done"

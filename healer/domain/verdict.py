@@ -17,6 +17,7 @@ class Guard(StrEnum):
     TARGET = "target"
     MOMENT = "moment"
     LEASE = "lease"
+    LIMIT = "limit"
     BUDGET = "budget"
 
 

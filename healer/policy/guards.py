@@ -6,7 +6,7 @@ They run when a plan is made, after the approval, and immediately before each ef
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from healer.domain.breaker import Trip
@@ -16,7 +16,8 @@ from healer.domain.fleet import Fleet
 from healer.domain.plan import Plan
 from healer.domain.silence import Silenced
 from healer.domain.verdict import Guard, Mode, Verdict
-from healer.policy.budget import DisruptionBudget, Scope, scopes_of
+from healer.policy.budget import DisruptionBudget, Grouping, Scope, ScopeKind, scopes_of
+from healer.policy.limits import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Situation:
 
     Attributes:
         data_age: how old the telemetry of the plan's own component is; None if it is unknown.
-        racks: node -> rack.
+        grouping: which of the fleet's nodes share a rack, a power feed, a pool or a job.
         leases: component key -> the run that holds it.
         leaving: nodes that active runs are taking out.
         asked: nodes that open questions would take out; none for an answer, which comes before questions.
@@ -36,6 +37,7 @@ class Situation:
         paused: who has paused the run on whose behalf is asked; empty if nobody has.
         run_id: the run on whose behalf is asked; its own leases do not stand in its way.
         line: in whose name the incident has nodes out already; what is in that name does not stand in its way.
+        tallies: by playbook, what has been started of those that have limits.
     """
 
     now: datetime
@@ -44,17 +46,17 @@ class Situation:
     basis: Basis
     data_age: timedelta | None
     max_age: timedelta
-    racks: Mapping[str, str]
+    grouping: Grouping
     leases: Mapping[str, str]
     leaving: frozenset[str]
-    fleet_budget: DisruptionBudget
-    rack_budget: DisruptionBudget
+    budgets: Mapping[ScopeKind, DisruptionBudget]
     asked: frozenset[str] = frozenset()
     silenced: Silenced | None = None
     trip: Trip | None = None
     vanished: bool = False
     witnesses: tuple[str, ...] = ()
     paused: str = ""
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
     run_id: str | None = None
     line: str | None = None
 
@@ -70,15 +72,18 @@ def is_demand(plan: Plan, situation: Situation) -> bool:
 
 
 def leases_of(plan: Plan) -> tuple[str, ...]:
-    """The component keys that a run of this plan holds exclusively: its target, and every node that it takes out."""
+    """What a run of this plan holds exclusively: the component keys of its target and of every node that it takes out,
+    and its locks.
+    """
     nodes = {Component(ComponentKind.NODE, node=node).key for node in plan.takes_out}
-    return tuple(sorted({plan.target.key} | nodes))
+    locks = {f"lock/{name}" for name in plan.locks}
+    return tuple(sorted({plan.target.key} | nodes | locks))
 
 
 def budget_line(plan: Plan, situation: Situation) -> str:
     """What the plan takes from which budget, for the person who is asked."""
-    scopes = [scope for node in sorted(plan.takes_out) for scope in _scopes(node, situation)]
-    return "; ".join(str(scope) for scope in scopes) or "takes no node out of service"
+    scopes = [str(scope) for node in sorted(plan.takes_out) for scope in _scopes(node, situation)]
+    return "; ".join(dict.fromkeys(scopes)) or "takes no node out of service"
 
 
 def _mode(_plan: Plan, situation: Situation) -> Verdict | None:
@@ -162,6 +167,12 @@ def _lease(plan: Plan, situation: Situation) -> Verdict | None:
     return None
 
 
+def _limit(plan: Plan, situation: Situation) -> Verdict | None:
+    """Limits are on starts: a run that has begun is not stopped by what others have begun since."""
+    tally = situation.tallies.get(plan.playbook)
+    return None if tally is None or situation.run_id is not None else tally.verdict(plan, situation.now)
+
+
 def _budget(plan: Plan, situation: Situation) -> Verdict | None:
     for node in sorted(plan.takes_out):
         for scope in _scopes(node, situation):
@@ -172,17 +183,21 @@ def _budget(plan: Plan, situation: Situation) -> Verdict | None:
 
 
 def _scopes(node: str, situation: Situation) -> tuple[Scope, ...]:
-    return scopes_of(
-        node,
-        situation.fleet,
-        racks=situation.racks,
-        leaving=situation.leaving,
-        asked=situation.asked,
-        fleet_budget=situation.fleet_budget,
-        rack_budget=situation.rack_budget,
-    )
+    return scopes_of(node, situation.grouping, situation.budgets, leaving=situation.leaving, asked=situation.asked)
 
 
 _Ask = Callable[[Plan, Situation], Verdict | None]
 _OF_THE_PLAN: tuple[_Ask, ...] = (_mode, _silence, _basis, _witness, _freshness, _target)
-GUARDS: tuple[_Ask, ...] = (_mode, _pause, _silence, _breaker, _basis, _witness, _freshness, _target, _lease, _budget)
+GUARDS: tuple[_Ask, ...] = (
+    _mode,
+    _pause,
+    _silence,
+    _breaker,
+    _basis,
+    _witness,
+    _freshness,
+    _target,
+    _lease,
+    _limit,
+    _budget,
+)

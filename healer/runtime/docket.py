@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -29,8 +29,9 @@ class Docket:
         self.incidents = tuple(incidents)
         self.claims = claims
         self.noted: list[Incident] = []
-        self._asking: dict[str, list[str]] = defaultdict(list)  # component key -> the incidents that ask about it
+        self._asking: dict[str, list[str]] = defaultdict(list)  # component key, or lock -> the incidents that ask
         self._asked_out: dict[str, frozenset[str]] = {}  # incident -> the nodes that its question would take out
+        self._asked_of: dict[str, str] = {}  # incident -> the playbook that its question would start
         for incident in self.incidents:
             if incident.state is IncidentState.AWAITING_APPROVAL and incident.plan is not None:
                 self.asked(incident, incident.plan)
@@ -39,17 +40,24 @@ class Docket:
         for resource in leases_of(plan):
             self._asking[resource].append(incident.id)
         self._asked_out[incident.id] = plan.takes_out
+        self._asked_of[incident.id] = plan.playbook
 
     def voided(self, incident: Incident) -> None:
         """It asks no longer."""
         for resource in leases_of(incident.plan) if incident.plan is not None else ():
             self._asking[resource] = [other for other in self._asking[resource] if other != incident.id]
         self._asked_out.pop(incident.id, None)
+        self._asked_of.pop(incident.id, None)
 
     @property
     def claims_with_questions(self) -> Claims:
         """What counts for whoever would ask, or act unasked: every open question may be answered with yes."""
-        return replace(self.claims, asked=frozenset[str]().union(*self._asked_out.values()))
+        asked = frozenset[str]().union(*self._asked_out.values())
+        if not self.claims.tallies:
+            return replace(self.claims, asked=asked)
+        of = Counter(self._asked_of.values())
+        tallies = {name: replace(tally, asked=of[name]) for name, tally in self.claims.tallies.items()}
+        return replace(self.claims, asked=asked, tallies=tallies)
 
     def note(self, incident: Incident, *, before: Incident) -> None:
         if incident != before:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -15,14 +16,15 @@ from healer.domain.fleet import Fleet
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
 from healer.domain.maintenance import MaintenanceWindow
-from healer.domain.run import Run
+from healer.domain.playbook import Playbook
+from healer.domain.run import Run, Start
 from healer.domain.silence import Silence, Silenced
-from healer.domain.topology import NOWHERE
 from healer.domain.verdict import Mode, Verdict
 from healer.errors import HealerError
 from healer.policy.breaker import BreakerRule
-from healer.policy.budget import DisruptionBudget
+from healer.policy.budget import DisruptionBudget, ScopeKind
 from healer.policy.guards import Situation, first_verdict, leases_of
+from healer.policy.limits import Tally
 from healer.policy.silencing import covering
 from healer.ports import (
     ApprovalChannel,
@@ -37,6 +39,7 @@ from healer.ports import (
     Tickets,
     TopologySource,
 )
+from healer.runtime.whereabouts import Whereabouts
 from healer.verb import World
 
 EVERY = 1_000_000  # what is decided upon is never cut short: an incident that is left out would be opened once more
@@ -48,13 +51,13 @@ class Rules:
     """What the operator decides by.
 
     Attributes:
+        budgets: of every kind of scope.
         max_age: telemetry and scheduler knowledge older than this permits nothing.
         clear_after: how long a component must be observed healthy before its incident ends by itself.
     """
 
     mode: Mode
-    fleet_budget: DisruptionBudget
-    rack_budget: DisruptionBudget
+    budgets: Mapping[ScopeKind, DisruptionBudget]
     breaker: BreakerRule
     max_age: timedelta = timedelta(seconds=90)
     clear_after: timedelta = timedelta(minutes=2)
@@ -92,6 +95,7 @@ class Claims:
         silences: those that have not ended.
         asked: nodes that open questions would take out.
         trip: the newest of the breaker; None if it has never opened.
+        tallies: by playbook, what has been started of those that have limits.
     """
 
     leases: Mapping[str, str]
@@ -99,26 +103,34 @@ class Claims:
     silences: tuple[Silence, ...]
     asked: frozenset[str] = frozenset()
     trip: Trip | None = None
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
 
     def with_run(self, run: Run) -> Claims:
-        held = dict.fromkeys(leases_of(run.plan), run.id)
-        return replace(self, leases={**self.leases, **held}, leaving=self.leaving | run.plan.takes_out)
+        plan = run.plan
+        held = dict.fromkeys(leases_of(plan), run.id)
+        tallies = self.tallies
+        if plan.playbook in tallies:
+            start = Start(plan.playbook, plan.target.key, run.started_at)
+            tallies = {**tallies, plan.playbook: tallies[plan.playbook].with_start(start)}
+        return replace(self, leases={**self.leases, **held}, leaving=self.leaving | plan.takes_out, tallies=tallies)
 
 
 class Knowledge:
-    def __init__(self, *, rules: Rules, outside: Outside, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self, *, rules: Rules, outside: Outside, journal: Journal, clock: Clock, playbooks: Iterable[Playbook]
+    ) -> None:
         self.rules = rules
+        self._limits = {each.name: each.limits for each in playbooks if each.limits is not None}
         self._outside = outside
         self._journal = journal
         self._clock = clock
         self._frame: Frame | None = None
-        self._racks_seen: dict[str, str] = {}
         self._fleet = _not_asked(clock.now())
-        self._racks_told: tuple[Fleet, Mapping[str, str], Mapping[str, str]] = (self._fleet, self._racks_seen, {})
+        self._whereabouts = Whereabouts()
 
     def learn(self, frame: Frame) -> None:
-        self._racks_seen = {node: place.rack for node, place in frame.places.items() if place.rack is not None}
         self._frame = frame
+        self._whereabouts.learn(frame)
 
     def world(self) -> World:
         """What a verb may look at, now."""
@@ -140,7 +152,11 @@ class Knowledge:
         return first_verdict(run.plan, self.situation(incident, self.claims(without=run), run=run))
 
     def claims(self, *, without: Run | None = None) -> Claims:
-        """Read from the journal, without what the given run takes out. Raises Unavailable: not knowing is not none."""
+        """Read from the journal, without what the given run takes out. Raises Unavailable: not knowing is not none.
+
+        Args:
+            without: one that has begun, so that what limits starts is nothing to it.
+        """
         held = self._journal.leases()
         return Claims(
             leases={resource: lease.run_id for resource, lease in held.items()},
@@ -151,7 +167,16 @@ class Knowledge:
             ),
             silences=self._journal.silences(unended_at=self._clock.now()),
             trip=next(iter(self._journal.trips(limit=1)), None),
+            tallies=self._tallies() if without is None else {},
         )
+
+    def _tallies(self) -> Mapping[str, Tally]:
+        now, limits = self._clock.now(), self._limits
+        starts: dict[str, list[Start]] = defaultdict(list)
+        for start in self._journal.starts({n: now - each.looks_back for n, each in limits.items() if each.looks_back}):
+            starts[start.playbook].append(start)
+        active = self._journal.active([name for name, each in limits.items() if each.at_once is not None])
+        return {name: Tally(each, tuple(starts[name]), active.get(name, 0)) for name, each in limits.items()}
 
     def silenced(self, incident: Incident, claims: Claims | None = None) -> Silenced | None:
         """Why the incident is to be left alone now; None if it is not. Raises Unavailable: not knowing is not None."""
@@ -161,20 +186,21 @@ class Knowledge:
 
     def situation(self, incident: Incident, claims: Claims, *, run: Run | None = None) -> Situation:
         """What the guards look at for the incident, and for `run` if it has one already."""
+        fleet = self.fleet()
         return Situation(
             now=self._clock.now(),
             mode=self.rules.mode,
-            fleet=self.fleet(),
+            fleet=fleet,
             basis=incident.basis,
             data_age=self._age_of(incident),
             max_age=self.rules.max_age,
-            racks=self._racks(),
+            grouping=self._whereabouts.grouping(fleet),
             leases=claims.leases,
             leaving=claims.leaving,
             asked=claims.asked,
-            fleet_budget=self.rules.fleet_budget,
-            rack_budget=self.rules.rack_budget,
+            budgets=self.rules.budgets,
             silenced=self.silenced(incident, claims),
+            tallies=claims.tallies,
             trip=claims.trip if claims.trip is not None and claims.trip.open else None,
             vanished=incident.vanished,
             witnesses=self._witnesses(incident) if incident.vanished else (),
@@ -211,18 +237,7 @@ class Knowledge:
 
     def shares_of(self, node: str) -> tuple[str, ...]:
         """What the node has in common with others, as far as it is known."""
-        place = NOWHERE if self._frame is None else self._frame.places.get(node, NOWHERE)
-        named = (("rack", place.rack or self._racks().get(node)), ("feed", place.feed), ("switch", place.switch))
-        return tuple(f"{kind} {name}" for kind, name in named if name is not None)
-
-    def _racks(self) -> Mapping[str, str]:
-        """By node; made anew when the scheduler or the telemetry has spoken anew, not for each incident."""
-        fleet, seen = self._fleet, self._racks_seen
-        of_fleet, of_seen, racks = self._racks_told
-        if of_fleet is not fleet or of_seen is not seen:
-            racks = {node.name: node.rack for node in fleet.nodes.values() if node.rack is not None} | seen
-            self._racks_told = fleet, seen, racks
-        return racks
+        return self._whereabouts.shares_of(node, self._fleet)
 
     def _age_of(self, incident: Incident) -> timedelta | None:
         """How old the newest sample of the incident's own component is; of a GPU that is gone, that of its node, and of

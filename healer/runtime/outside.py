@@ -179,6 +179,7 @@ def build_cluster(config: Config) -> Cluster | None:
         context=settings.context,
         node_selector=settings.node_selector,
         rack_label=settings.rack_label,
+        pool_label=settings.pool_label,
         timeout_s=settings.timeout.total_seconds(),
     )
 

@@ -10,6 +10,7 @@ from healer.actions.registry import bound_arguments
 from healer.actions.wait import unmet
 from healer.content.boundary import call
 from healer.content.expressions import variables_of
+from healer.content.playbooks import lock_named
 from healer.domain.component import Component
 from healer.domain.incident import Incident
 from healer.domain.plan import Plan, PlannedStep
@@ -75,6 +76,7 @@ class Planner:
             impediments=tuple(text for proposal in proposals for text in proposal.impediments),
             reason=incident.reasons[0],
             otherwise=playbook.otherwise,
+            locks=tuple(lock_named(lock, variables) for lock in playbook.locks),
         )
         blockers = [text for proposal in proposals for text in proposal.blockers]
         if blockers:

@@ -51,7 +51,7 @@ def preview(
     """
     now = clock.now()
     frame, _ = build_observer(config, content, outside).look(outside.source.read(now), ())
-    knowledge = Knowledge(rules=rules_of(config), outside=outside, journal=journal, clock=clock)
+    knowledge = Knowledge(rules=rules_of(config), outside=outside, journal=journal, clock=clock, playbooks=(playbook,))
     knowledge.learn(frame)
     incident = _incident(mode, _known(where, frame), now)
     # As if the mode were act: whether it is says the guard.

@@ -18,7 +18,7 @@ from healer.content.playbooks import load_playbooks
 from healer.domain.playbook import Playbook
 from healer.errors import InvalidDocument, Problem
 from healer.policy.breaker import BreakerRule
-from healer.policy.budget import DisruptionBudget
+from healer.policy.budget import DisruptionBudget, ScopeKind
 from healer.ports import Clock, Journal
 from healer.runtime.book import Book
 from healer.runtime.executor import Executor
@@ -127,7 +127,9 @@ def build_observer(config: Config, content: Content, outside: Outside) -> Observ
 def build_operator(
     config: Config, *, content: Content, outside: Outside, journal: Journal, board: Board, clock: Clock
 ) -> Operator:
-    knowledge = Knowledge(rules=rules_of(config), outside=outside, journal=journal, clock=clock)
+    knowledge = Knowledge(
+        rules=rules_of(config), outside=outside, journal=journal, clock=clock, playbooks=content.playbooks
+    )
     observer = build_observer(config, content, outside)
     if outside.cluster is not None and not outside.is_replay:
         observer.scheduler = knowledge.fleet
@@ -146,11 +148,9 @@ def build_operator(
 
 
 def rules_of(config: Config) -> Rules:
-    budgets = budgets_of(config)
     return Rules(
         mode=config.mode,
-        fleet_budget=budgets["budgets.fleet"],
-        rack_budget=budgets["budgets.rack"],
+        budgets={kind: _budget(getattr(config.budgets, kind)) for kind in ScopeKind},
         breaker=BreakerRule(
             _budget(config.budgets.breaker), config.budgets.breaker.together, config.budgets.breaker.within
         ),
@@ -163,7 +163,7 @@ def rules_of(config: Config) -> Rules:
 
 def budgets_of(config: Config) -> Mapping[str, DisruptionBudget]:
     """By their key in config.yaml."""
-    return {"budgets.fleet": _budget(config.budgets.fleet), "budgets.rack": _budget(config.budgets.rack)}
+    return {f"budgets.{kind}": budget for kind, budget in rules_of(config).budgets.items()}
 
 
 def _budget(settings: BudgetSettings) -> DisruptionBudget:

@@ -8,9 +8,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta, timezone
+from datetime import UTC, timedelta, timezone
 from pathlib import Path
 
+import alembic.command
+import alembic.config
+import msgspec
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -28,11 +31,12 @@ from healer.domain.incident import Incident, IncidentState
 from healer.domain.matcher import parse_matcher
 from healer.domain.plan import Effect, PlannedStep
 from healer.domain.playbook import OnFailure, Scalar
-from healer.domain.run import EffectRecord, EffectState, RunState
+from healer.domain.run import EffectRecord, EffectState, Run, RunState, Start
 from healer.domain.silence import Silence, SilenceState
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Conflict, Fenced, NotFound, Unavailable
 from healer.policy.audit_chain import audit_digest, first_broken_link
+from healer.policy.guards import leases_of
 from healer.ports import Counts, Journal, Lease
 from tests.journal_samples import NODE, NOW, incident_of, plan_of, run_of
 from tests.realparts.postgresql import RunningPostgresql
@@ -350,6 +354,69 @@ def test_only_a_run_that_runs_is_paused(journal: SqlJournal, state: RunState, sa
         journal.pause("run-1", ALICE, NOW, "too late")
     with pytest.raises(Conflict, match="run-1 is not paused"):
         journal.resume("run-1", ALICE, NOW, "go on")
+
+
+# What limits ask
+
+
+def drain_of(node: str, key: str, *, minutes_ago: float = 0, playbook: str = "drain-node", ended: bool = False) -> Run:
+    """A run of that node's playbook; times are said in another zone than the journal's."""
+    plan = replace(plan_of(STEP, target=replace(NODE, node=node)), playbook=playbook)
+    run = run_of(plan, key, state=RunState.FAILED if ended else RunState.RUNNING)
+    elsewhere = timezone(timedelta(hours=5, minutes=30))
+    return replace(run, started_at=(NOW - timedelta(minutes=minutes_ago)).astimezone(elsewhere))
+
+
+def fill_with_runs(journal: Journal, *runs: Run) -> None:
+    with journal.transaction() as write:
+        write.save_incident(incident_of())
+        for run in runs:
+            write.add_run(run, [])
+
+
+def test_it_tells_what_was_started_after_a_time_by_playbook_whatever_became_of_it(journal: SqlJournal) -> None:
+    fill_with_runs(
+        journal,
+        drain_of("n1", "run-1", minutes_ago=5),
+        drain_of("n2", "run-2", minutes_ago=59, ended=True),
+        drain_of("n3", "run-3", minutes_ago=60),
+        drain_of("n4", "run-4", minutes_ago=300, playbook="reset"),
+        drain_of("n5", "run-5", minutes_ago=1, playbook="other"),
+    )
+    asked = {"drain-node": NOW - timedelta(hours=1), "reset": NOW - timedelta(hours=6), "unused": NOW}
+    assert set(journal.starts(asked)) == {
+        Start("drain-node", "node/n1", NOW - timedelta(minutes=5)),
+        Start("drain-node", "node/n2", NOW - timedelta(minutes=59)),
+        Start("reset", "node/n4", NOW - timedelta(minutes=300)),
+    }
+    assert journal.starts({}) == ()
+
+
+def test_it_counts_by_playbook_which_runs_have_not_ended(journal: SqlJournal) -> None:
+    fill_with_runs(
+        journal,
+        drain_of("n1", "run-1"),
+        drain_of("n2", "run-2", ended=True),
+        drain_of("n3", "run-3"),
+        drain_of("n4", "run-4", playbook="reset", ended=True),
+        drain_of("n5", "run-5", playbook="other"),
+    )
+    assert journal.active(["drain-node", "reset", "unused"]) == {"drain-node": 2}
+    with journal.transaction() as write:
+        write.save_run(drain_of("n1", "run-1", ended=True))
+    assert journal.active(["drain-node"]) == {"drain-node": 1}
+    assert journal.active([]) == {}
+
+
+def test_locks_are_leases_that_name_no_node(journal: SqlJournal) -> None:
+    locked = replace(plan_of(STEP, effects=(Effect("cordon", "n1", takes_out="n1"),)), locks=("firmware",))
+    fill(journal)
+    with journal.transaction() as write:
+        write.add_run(run_of(locked), leases_of(locked))
+    assert journal.leases() == {"node/n1": Lease("run-1", taken_out="n1"), "lock/firmware": Lease("run-1")}
+    elsewhere = replace(locked, target=replace(NODE, node="n2"), effects=())
+    with pytest.raises(Conflict, match="lock/firmware is held by run-1"), journal.transaction() as write:
+        write.add_run(run_of(elsewhere, "run-2"), leases_of(elsewhere))
 
 
 # Silences
@@ -765,6 +832,33 @@ def test_the_migrations_make_exactly_the_tables_that_the_code_uses(journal: SqlJ
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
     engine.dispose()
+
+
+def test_what_an_earlier_release_has_started_counts_after_the_migration(url: str) -> None:
+    engine = sa.create_engine(url)
+    before = alembic.config.Config()
+    before.set_main_option("script_location", "healer.adapters.journal:migrations")
+    before.set_main_option("path_separator", "os")
+    with engine.begin() as connection:
+        before.attributes["connection"] = connection
+        alembic.command.upgrade(before, "0004")
+        earlier = sa.MetaData()
+        earlier.reflect(connection, only=["incidents", "runs"])
+        incident = {"id": "inc-1", "live": True, "state": "open", "opened_at": NOW, "document": "{}"}
+        connection.execute(earlier.tables["incidents"].insert().values(incident))
+        for run in (drain_of("n1", "run-1", minutes_ago=5), drain_of("n2", "run-2", ended=True)):
+            document = msgspec.json.encode(run).decode()
+            values = {"id": run.id, "incident_id": "inc-1", "live": not run.state.ended, "document": document}
+            values["started_at"] = run.started_at.astimezone(UTC)
+            connection.execute(earlier.tables["runs"].insert().values(values))
+    engine.dispose()
+    journal = SqlJournal(url)
+    assert set(journal.starts({"drain-node": NOW - timedelta(hours=1)})) == {
+        Start("drain-node", "node/n1", NOW - timedelta(minutes=5)),
+        Start("drain-node", "node/n2", NOW),
+    }
+    assert journal.active(["drain-node"]) == {"drain-node": 1}
+    journal.close()
 
 
 @pytest.mark.parametrize(

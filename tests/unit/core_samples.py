@@ -17,7 +17,7 @@ from healer.domain.plan import Effect, Plan
 from healer.domain.playbook import ApprovalRule, Expression, Playbook, ResolvesWhen, Scalar
 from healer.domain.verdict import Mode
 from healer.errors import Rejected
-from healer.policy.budget import DisruptionBudget
+from healer.policy.budget import DisruptionBudget, Grouping, ScopeKind
 from healer.policy.guards import Situation
 from tests.frames import frame_of
 
@@ -113,6 +113,12 @@ def nodes(*names: str, cordoned: Mapping[str, str | None] | None = None, lost: t
     return {name: Node(name, ready=name not in lost, cordoned=name in by, cordoned_by=by.get(name)) for name in names}
 
 
+def grouping(fleet: Fleet, shares: Mapping[ScopeKind, Mapping[str, str]]) -> Grouping:
+    """Of nodes that belong to one of each kind at most."""
+    several = {kind: {name: (of,) for name, of in of_node.items()} for kind, of_node in shares.items()}
+    return Grouping.of(fleet, several)
+
+
 def situation(
     *,
     mode: Mode = Mode.ACT,
@@ -120,25 +126,28 @@ def situation(
     basis: Basis = Basis.RULE,
     data_age: timedelta | None = timedelta(seconds=5),
     racks: Mapping[str, str] | None = None,
+    shares: Mapping[ScopeKind, Mapping[str, str]] | None = None,
     leases: Mapping[str, str] | None = None,
     leaving: frozenset[str] = frozenset(),
     fleet_budget: DisruptionBudget = AMPLE,
     rack_budget: DisruptionBudget = AMPLE,
+    budgets: Mapping[ScopeKind, DisruptionBudget] | None = None,
     run_id: str | None = None,
 ) -> Situation:
     """Ten healthy nodes in which nothing speaks against acting, but for what the test says."""
+    fleet = fleet or Fleet(START, nodes(*(f"n{i}" for i in range(10))))
+    given = {ScopeKind.FLEET: fleet_budget, ScopeKind.RACK: rack_budget, **(budgets or {})}
     return Situation(
         now=START,
         mode=mode,
-        fleet=fleet or Fleet(START, nodes(*(f"n{i}" for i in range(10)))),
+        fleet=fleet,
         basis=basis,
         data_age=data_age,
         max_age=timedelta(seconds=90),
-        racks=racks or {},
+        grouping=grouping(fleet, {ScopeKind.RACK: racks or {}, **(shares or {})}),
         leases=leases or {},
         leaving=leaving,
-        fleet_budget=fleet_budget,
-        rack_budget=rack_budget,
+        budgets={**dict.fromkeys(ScopeKind, AMPLE), **given},
         run_id=run_id,
         line=run_id,
     )

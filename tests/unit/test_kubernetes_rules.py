@@ -240,6 +240,17 @@ def test_a_node_without_the_rack_label_has_no_rack() -> None:
     assert rules.node_of(_node(), rack_label=None).rack is None
 
 
+@pytest.mark.parametrize(
+    ("labels", "pool"),
+    [({"pool": "inference"}, "inference"), ({"pool": ""}, None), ({"rack": "r1"}, None)],
+    ids=["named", "empty", "without the label"],
+)
+def test_a_pool_is_what_the_pool_label_says(labels: dict[str, str], pool: str | None) -> None:
+    seen = msgspec.convert({"metadata": {"name": "gpu-1", "labels": labels}}, NodeObject)
+    assert rules.node_of(seen, rack_label=None, pool_label="pool").pool == pool
+    assert rules.node_of(seen, rack_label=None).pool is None
+
+
 def _status(code: int, message: str, **details: object) -> bytes:
     return json.dumps(
         {

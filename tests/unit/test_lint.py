@@ -135,7 +135,53 @@ def test_a_playbook_behind_one_that_answers_everything_never_runs() -> None:
 
 def test_a_budget_that_lets_nothing_out_is_named() -> None:
     (remark,) = _said(GOOD, budgets={**BUDGETS, "budgets.rack": DisruptionBudget(0, 25, 1)})
-    assert "budgets.rack of config.yaml lets no node out of service" in remark
+    assert "budgets.rack of config.yaml lets no node out of service: it never runs where a rack is known" in remark
+    (remark,) = _said(GOOD, budgets={**BUDGETS, "budgets.fleet": DisruptionBudget(0, 25, 1)})
+    assert "budgets.fleet of config.yaml lets no node out of service: the playbook never runs" in remark
+
+
+def _with(line: str) -> str:
+    return _edited(("deadline: 1h\n", f"deadline: 1h\n{line}\n"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ("{runs: 3, per: 1h, at_once: 2, per_target: {runs: 1, per: 6h}}", None),
+        ("{runs: 3, per: 1h, per_target: {runs: 2, per: 1h}}", None),
+        (
+            "{runs: 3, per: 1h, per_target: {runs: 3, per: 1h}}",
+            "3 within 1h on one target is never reached: 3 within 1h",
+        ),
+        ("{runs: 3, per: 1h, per_target: {runs: 5, per: 30m}}", "5 within 30m on one target is never reached"),
+        ("{runs: 3, per: 1h, per_target: {runs: 9, per: 4h}}", None),
+        ("{runs: 3, per: 1h, per_target: {runs: 12, per: 4h}}", "12 within 4h on one target is never reached"),
+        ("{runs: 3, per: 1h, at_once: 3}", "3 are hardly ever reached: 3 within 1h on all targets comes first"),
+        ("{runs: 3, per: 30m, at_once: 5}", None),
+        ("{at_once: 100, per_target: {runs: 100, per: 1m}}", None),
+    ],
+)
+def test_a_limit_that_another_one_never_lets_be_reached_is_told(limits: str, said: str | None) -> None:
+    remarks = _said(_with(f"limits: {limits}"))
+    assert len(remarks) == (said is not None)
+    assert all(f"limits.{'at_once' if 'at_once: 3' in limits else 'per_target'}: {said}" in each for each in remarks)
+    assert all(each.endswith("[warning]") for each in remarks)
+
+
+@pytest.mark.parametrize(
+    ("lock", "said"),
+    [
+        ("firmware", None),
+        ('${"loop-" + incident.component.rack}', None),
+        ("${incident.score}", "locks[0]: 'incident.score' gives 0.0, which is no name"),
+        ("${incident.component.link}", "locks[0]: 'incident.component.link' gives None, which is no name"),
+        ('${"loop-" + incident.component.link}', "locks[0]: '\"loop-\" + incident.component.link': "),
+    ],
+)
+def test_a_lock_whose_expression_gives_no_name_is_told(lock: str, said: str | None) -> None:
+    remarks = _said(_with(f"locks: ['{lock}']"))
+    assert len(remarks) == (said is not None)
+    assert all(str(said) in each and each.endswith("[error]") for each in remarks)
 
 
 def test_tests_are_wanted_and_each_has_a_name_of_its_own() -> None:

@@ -14,8 +14,10 @@ import pytest
 import sqlalchemy as sa
 
 from healer.domain.incident import Incident, IncidentState
-from healer.domain.run import Run, RunState
+from healer.domain.playbook import Limits
+from healer.domain.run import Run, RunState, Start
 from healer.domain.verdict import Guard, Mode
+from healer.policy.limits import Tally
 from healer.runtime.docket import Docket, brought_up_to_date
 from healer.runtime.knowledge import Claims
 from healer.sim.faults import Fault, FaultKind
@@ -83,6 +85,22 @@ def test_a_run_that_the_pass_starts_holds_its_leases_and_its_nodes_at_once() -> 
     docket.started(Run("run-1", "inc-a", None, wanted, RunState.RUNNING, 0, START, START, START))
     assert docket.claims.leases == {"node/n9": "run-9", "node/n1": "run-1"}
     assert docket.claims.leaving == {"n1", "n9"}
+
+
+def test_what_the_pass_itself_starts_and_asks_counts_in_the_limits_at_once() -> None:
+    limited = replace(NOBODY, tallies={"drain-node": Tally(Limits(at_once=3), active=1)})
+    docket = Docket([asking("inc-a", "n1"), opened("inc-b")], limited)
+    wanted = plan(cordon("n2"), target=node("n2"))
+    docket.started(Run("run-1", "inc-c", None, wanted, RunState.RUNNING, 0, START, START, START))
+    docket.started(Run("run-2", "inc-d", None, replace(wanted, playbook="x"), RunState.RUNNING, 0, START, START, START))
+    started = Start("drain-node", "node/n2", START)
+    assert docket.claims.tallies == {"drain-node": Tally(Limits(at_once=3), (started,), active=2)}
+    assert docket.claims_with_questions.tallies["drain-node"].asked == 1
+    docket.asked(opened("inc-b"), wanted)
+    assert docket.claims_with_questions.tallies["drain-node"].asked == 2
+    docket.voided(asking("inc-a", "n1"))
+    assert docket.claims_with_questions.tallies["drain-node"].asked == 1
+    assert docket.claims.tallies["drain-node"].asked == 0, "an answer comes before questions"
 
 
 def test_what_was_read_is_brought_up_to_date_as_the_journal_would_answer() -> None:

@@ -10,12 +10,22 @@ import pytest
 
 from healer.actions.registry import BUILT_IN, bound_arguments, check_playbook
 from healer.content.expressions import variables_of
-from healer.content.playbooks import load_playbooks, parse_playbook
+from healer.content.playbooks import load_playbooks, lock_named, parse_playbook
 from healer.documents import parse_document
 from healer.domain.component import ComponentKind
-from healer.domain.playbook import OnError, OnFailure, Playbook, ResolvesWhen, Retry, Scalar, given
+from healer.domain.playbook import (
+    Limits,
+    OnError,
+    OnFailure,
+    Playbook,
+    Rate,
+    ResolvesWhen,
+    Retry,
+    Scalar,
+    given,
+)
 from healer.errors import InvalidDocument, Rejected
-from tests.unit.core_samples import ECC, incident
+from tests.unit.core_samples import ECC, gpu, incident
 
 DRAIN = """\
 name: drain
@@ -293,6 +303,67 @@ def test_how_a_step_is_tried_again_is_read_with_its_defaults() -> None:
     (_, step) = _parsed(_edited("    timeout: 45m\n", "    retry: {times: 3, wait: 5s}\n    on_error: go on\n")).steps
     assert step.retry == Retry(3, timedelta(seconds=5), 2.0, timedelta(minutes=10))
     assert step.on_error is OnError.GO_ON
+
+
+LIMITED = _edited(
+    "deadline: 2h\n",
+    """deadline: 2h
+limits: {runs: 3, per: 1h, at_once: 2, per_target: {runs: 1, per: 6h}}
+locks: [firmware, '${"loop-" + incident.component.rack}']
+""",
+)
+
+
+def test_limits_and_locks_are_read() -> None:
+    playbook = _parsed(LIMITED)
+    assert playbook.limits == Limits(Rate(3, timedelta(hours=1)), Rate(1, timedelta(hours=6)), at_once=2)
+    variables = variables_of(incident(), {})
+    assert [lock_named(lock, variables) for lock in playbook.locks] == ["firmware", "loop-r1"]
+    assert (_parsed().limits, _parsed().locks) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("runs: 3, per: 1h", "runs: 0, per: 1h", "limits.runs: input should be greater than or equal to 1, not 0"),
+        ("at_once: 2", "at_once: 0", "limits.at_once: input should be greater than or equal to 1, not 0"),
+        ("{runs: 1, per: 6h}", "{runs: 0, per: 6h}", "limits.per_target.runs: input should be greater"),
+        ("runs: 3, per: 1h, ", "runs: 3, ", "limits: runs and per go together"),
+        ("runs: 3, per: 1h, ", "per: 1h, ", "limits: runs and per go together"),
+        ("{runs: 3, per: 1h, at_once: 2, per_target: {runs: 1, per: 6h}}", "{}", "limits: limits nothing"),
+        ("locks: [firmware", "locks: [''", "locks[0]: '', which is no name of 1 to 200 characters"),
+        ("locks: [firmware", f"locks: [{'x' * 201}", "which is no name of 1 to 200 characters"),
+        (
+            "locks: [firmware",
+            "locks: ['loop-${incident.component.rack}'",
+            "locks[0]: 'loop-${incident.component.rack}' mixes",
+        ),
+        ("incident.component.rack", "incident.component.rak", "locks[1]: incident.component has no 'rak'"),
+    ],
+    ids=[
+        "no run",
+        "none at once",
+        "none on a target",
+        "without a time",
+        "without a number",
+        "nothing",
+        "an empty name",
+        "a very long name",
+        "text around an expression",
+        "an unknown name",
+    ],
+)
+def test_a_limit_or_lock_that_cannot_be_meant_is_told(old: str, new: str, says: str) -> None:
+    assert LIMITED.count(old) == 1
+    (problem,) = _problems(LIMITED.replace(old, new))
+    assert says in problem
+
+
+@pytest.mark.parametrize("text", ["incident.component.job", "incident.score", '""'], ids=["null", "a number", "empty"])
+def test_an_expression_that_gives_no_name_is_no_lock(text: str) -> None:
+    (lock,) = _parsed(_edited("deadline: 2h\n", f"deadline: 2h\nlocks: ['${{{text}}}']\n")).locks
+    with pytest.raises(Rejected, match="which is no name"):
+        lock_named(lock, variables_of(incident(gpu(job=None)), {}))
 
 
 def test_wait_until_is_short_for_a_verb() -> None:

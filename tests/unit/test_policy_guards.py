@@ -11,11 +11,13 @@ from healer.domain.breaker import Trip
 from healer.domain.finding import Basis
 from healer.domain.fleet import Fleet
 from healer.domain.plan import Effect, Plan
+from healer.domain.playbook import Limits
 from healer.domain.silence import Silenced
 from healer.domain.verdict import Guard, Mode, Verdict
-from healer.policy.budget import DisruptionBudget
+from healer.policy.budget import DisruptionBudget, ScopeKind
 from healer.policy.guards import GUARDS, Situation, budget_line, first_verdict, is_demand, leases_of
-from tests.unit.core_samples import AMPLE, START, after, cap, cordon, evict, nodes, plan, rack, situation
+from healer.policy.limits import Tally
+from tests.unit.core_samples import AMPLE, START, after, cap, cordon, evict, grouping, nodes, plan, rack, situation
 
 DRAIN = plan()
 CAP = plan(cap(), target=rack())
@@ -310,6 +312,17 @@ def test_a_plan_for_several_nodes_needs_room_for_all_of_them() -> None:
     assert _guard(both, situation(fleet_budget=two, racks=_RACKS, rack_budget=ONE_OF_TEN)) is None
 
 
+def test_the_verdict_names_the_power_feed_that_is_spent() -> None:
+    fleet = Fleet(START, nodes(*_RACKS, cordoned={"n2": None, "n3": "run-9"}))
+    feeds = {name: "A" if int(name[1:]) < 8 else "B" for name in _RACKS}
+    quarter = DisruptionBudget(max_nodes=4, max_percent=25.0, at_least=1)
+    where = situation(fleet=fleet, shares={ScopeKind.FEED: feeds}, budgets={ScopeKind.FEED: quarter})
+    assert first_verdict(DRAIN, where) == Verdict(
+        Guard.BUDGET, "power feed A: 2 of 8 nodes out, 2 allowed", "a node of power feed A returns to service"
+    )
+    assert first_verdict(plan(cordon("n8")), where) is None
+
+
 def test_what_takes_no_node_out_is_not_held_by_a_spent_budget() -> None:
     nothing = DisruptionBudget(max_nodes=0, max_percent=0.0, at_least=0)
     assert first_verdict(CAP, situation(fleet_budget=nothing, rack_budget=nothing)) is None
@@ -318,6 +331,7 @@ def test_what_takes_no_node_out_is_not_held_by_a_spent_budget() -> None:
 def test_the_approver_reads_what_the_plan_takes_from_which_budget() -> None:
     where = situation(racks=_RACKS, fleet_budget=ONE_OF_TEN, rack_budget=AMPLE)
     assert budget_line(DRAIN, where) == "fleet: 0 of 10 nodes out, 1 allowed; rack r1: 0 of 5 nodes out, 5 allowed"
+    assert budget_line(plan(cordon("n1"), cordon("n3")), where) == budget_line(DRAIN, where), "each scope once"
     assert budget_line(CAP, where) == "takes no node out of service"
 
 
@@ -333,8 +347,10 @@ def test_the_guards_speak_in_a_fixed_order_and_each_only_for_itself() -> None:
         leases={"node/n1": "run-2"},
         fleet_budget=DisruptionBudget(max_nodes=0, max_percent=0.0, at_least=0),
     )
-    worst = replace(worst, silenced=COOLING, paused="alice", vanished=True)
+    spent_limits = {"drain-node": Tally(Limits(at_once=1), active=1)}
+    worst = replace(worst, silenced=COOLING, paused="alice", vanished=True, tallies=spent_limits)
     asked = plan(cordon("n1"), evict("ns/Job/x", on="n1"))
+    spent = Fleet(START, nodes("n1", "n2", cordoned={"n2": None}))
     mended: list[tuple[Guard | None, Situation]] = []
     steps = [
         {},
@@ -344,9 +360,10 @@ def test_the_guards_speak_in_a_fixed_order_and_each_only_for_itself() -> None:
         {"basis": Basis.RULE},
         {"vanished": False},
         {"data_age": timedelta(0)},
-        {"fleet": Fleet(START, nodes("n1", "n2", cordoned={"n2": None}))},
+        {"fleet": spent, "grouping": grouping(spent, {})},
         {"leases": {}},
-        {"fleet_budget": AMPLE},
+        {"tallies": {}},
+        {"budgets": dict.fromkeys(ScopeKind, AMPLE)},
     ]
     for change in steps:
         worst = replace(worst, **change)  # type: ignore[arg-type]
@@ -360,6 +377,7 @@ def test_the_guards_speak_in_a_fixed_order_and_each_only_for_itself() -> None:
         Guard.FRESHNESS,
         Guard.TARGET,
         Guard.LEASE,
+        Guard.LIMIT,
         Guard.BUDGET,
         None,
     ]

@@ -23,7 +23,7 @@ from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.breaker import Trip
 from healer.domain.component import Component, ComponentKind
 from healer.domain.incident import Incident, IncidentState
-from healer.domain.run import EffectRecord, Run, RunState
+from healer.domain.run import EffectRecord, Run, RunState, Start
 from healer.domain.silence import Silence, SilenceState
 from healer.errors import Conflict, Fenced, NotFound, Unavailable
 from healer.policy.audit_chain import GENESIS, audit_digest
@@ -144,6 +144,25 @@ class SqlJournal:
             query = query.where(table.c.live, due)
         with self._connection(read_only=True) as connection:
             return tuple(_run(row) for row in connection.execute(query))
+
+    def starts(self, after: Mapping[str, datetime]) -> tuple[Start, ...]:
+        table = schema.runs
+        wanted = [(table.c.playbook == name) & (table.c.started_at > at.astimezone(UTC)) for name, at in after.items()]
+        if not wanted:
+            return ()
+        query = sa.select(table.c.playbook, table.c.target, table.c.started_at).where(sa.or_(*wanted))
+        with self._connection(read_only=True) as connection:
+            rows = connection.execute(query)
+            return tuple(Start(row.playbook, row.target, _utc(row.started_at)) for row in rows)
+
+    def active(self, playbooks: Collection[str]) -> Mapping[str, int]:
+        table = schema.runs
+        if not playbooks:
+            return {}
+        query = sa.select(table.c.playbook, sa.func.count().label("number")).group_by(table.c.playbook)
+        with self._connection(read_only=True) as connection:
+            rows = connection.execute(query.where(table.c.playbook.in_(playbooks), table.c.live))
+            return {str(row.playbook): int(row.number) for row in rows}
 
     def run(self, run_id: str) -> Run:
         table = schema.runs
@@ -391,9 +410,11 @@ class _SqlTransaction:
             "incident_id": run.incident_id,
             "live": not run.state.ended,
             "state": str(run.state),
-            "started_at": run.started_at,
+            "started_at": run.started_at.astimezone(UTC),  # it is compared
             "due_at": run.next_look_at.astimezone(UTC),
             "document": _encoded(run),
+            "playbook": run.plan.playbook,
+            "target": run.plan.target.key,
         }
         self._save(schema.runs, run.id, values)
         if run.state.ended:

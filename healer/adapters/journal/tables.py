@@ -61,7 +61,12 @@ runs = Table(
     Column("document", Text, nullable=False),
     Column("cancelled_by", String(255), nullable=False, server_default=""),
     Column("paused_by", String(255), nullable=False, server_default=""),
+    Column("playbook", String(255), nullable=False, server_default=""),
+    Column("target", String(512), nullable=False, server_default=""),  # as a component key
 )
+# Each covers its question, so that no row is read past its document.
+Index("starts_of_playbook", runs.c.playbook, runs.c.started_at, runs.c.target)
+Index("active_of_playbook", runs.c.playbook, runs.c.live)
 
 effects = Table(
     "effects",

@@ -39,6 +39,7 @@ class KubernetesCluster:
         context: of the kubeconfig; None for its current one.
         node_selector: a label selector; `nodes` answers with these nodes only.
         rack_label: the node label that names the rack.
+        pool_label: the node label that names the pool: what shares a disruption budget.
         timeout_s: for each request; a list is several requests.
 
     Raises:
@@ -52,10 +53,12 @@ class KubernetesCluster:
         context: str | None = None,
         node_selector: str = "",
         rack_label: str | None = None,
+        pool_label: str | None = None,
         timeout_s: float = 10.0,
     ) -> None:
         self._node_selector = node_selector
         self._rack_label = rack_label
+        self._pool_label = pool_label
         self._client = KubernetesClient(kubeconfig=kubeconfig, context=context, timeout_s=timeout_s)
 
     def close(self) -> None:
@@ -64,10 +67,10 @@ class KubernetesCluster:
     def nodes(self) -> tuple[Node, ...]:
         query = {"labelSelector": self._node_selector} if self._node_selector else {}
         pages = self._client.pages(NodeList, Question("list", "nodes"), query, size=PAGE)
-        return tuple(rules.node_of(seen, rack_label=self._rack_label) for page in pages for seen in page.items or ())
+        return tuple(self._node_of(seen) for page in pages for seen in page.items or ())
 
     def node(self, name: str) -> Node:
-        return rules.node_of(self._read_node(name), rack_label=self._rack_label)
+        return self._node_of(self._read_node(name))
 
     def workloads(self, node: str) -> tuple[Workload, ...]:
         _check_node_name(node)
@@ -139,6 +142,9 @@ class KubernetesCluster:
     def _read_node(self, name: str) -> NodeObject:
         _check_node_name(name)
         return self._client.ask(NodeObject, Question("get", "nodes", name=name))
+
+    def _node_of(self, seen: NodeObject) -> Node:
+        return rules.node_of(seen, rack_label=self._rack_label, pool_label=self._pool_label)
 
     def _budgets(self, namespace: str) -> Iterator[Budget]:
         question = Question("list", "poddisruptionbudgets", namespace=namespace, group="policy")

@@ -33,7 +33,7 @@ FINISHED = frozenset({"Succeeded", "Failed"})
 BLOCKED_RETRY = timedelta(seconds=5)  # a spent budget does not say when it will have recovered
 
 
-def node_of(seen: NodeObject, *, rack_label: str | None) -> Node:
+def node_of(seen: NodeObject, *, rack_label: str | None, pool_label: str | None = None) -> Node:
     """A Ready condition that is Unknown, or absent, is not ready."""
     return Node(
         name=seen.metadata.name,
@@ -42,6 +42,7 @@ def node_of(seen: NodeObject, *, rack_label: str | None) -> Node:
         cordoned_by=cordon_owner(seen),
         rack=seen.metadata.labels.get(rack_label) if rack_label else None,
         lost_gpus=_lost_gpus(seen.status),
+        pool=seen.metadata.labels.get(pool_label) or None if pool_label else None,
     )
 
 
