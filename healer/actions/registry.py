@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from healer.actions.base import Action, Verbs
 from healer.actions.exporter import RestartExporter
+from healer.actions.job import RestartJob
 from healer.actions.node import Cordon, Drain
 from healer.actions.power import Cap, Hold, Restore
 from healer.actions.ticket import OpenTicket
@@ -17,7 +18,17 @@ from healer.documents import Document, nearest, parse_document
 from healer.domain.playbook import Argument, Playbook, Scalar
 from healer.errors import Problem, Rejected
 
-_ALL: tuple[Action, ...] = (Cordon(), Drain(), Cap(), Hold(), Restore(), RestartExporter(), OpenTicket(), Until())
+_ALL: tuple[Action, ...] = (
+    Cordon(),
+    Drain(),
+    Cap(),
+    Hold(),
+    Restore(),
+    RestartExporter(),
+    OpenTicket(),
+    Until(),
+    RestartJob(),
+)
 BUILT_IN: Verbs = {action.name: action for action in _ALL}
 
 
