@@ -12,6 +12,7 @@ from kubernetes.client import (
     ApiClient,
     AppsV1Api,
     AuthorizationV1Api,
+    BatchV1Api,
     CoreV1Api,
     PolicyV1Api,
     RbacAuthorizationV1Api,
@@ -19,6 +20,7 @@ from kubernetes.client import (
     V1ClusterRoleBinding,
     V1DaemonSet,
     V1Deployment,
+    V1Job,
     V1Pod,
     V1PodDisruptionBudget,
     V1SubjectAccessReview,
@@ -70,6 +72,28 @@ def create_bare_pod(api: ApiClient, namespace: str, name: str, *, shape: PodShap
     """A pod that no controller makes again."""
     body = V1Pod.model_validate({"metadata": {"name": name, "labels": {"app": name}}, "spec": shape.pod_spec()})
     CoreV1Api(api).create_namespaced_pod(namespace, body)
+
+
+def create_job(
+    api: ApiClient,
+    namespace: str,
+    name: str,
+    *,
+    pods: int,
+    shape: PodShape = ANY_NODE,
+    labels: Mapping[str, str] | None = None,
+    owner: Mapping[str, Any] | None = None,
+) -> None:
+    """A gang: so many pods at once, each of which has to succeed.
+
+    Args:
+        labels: of the job itself.
+        owner: the reference to the object that it is a part of.
+    """
+    template = {"metadata": {"labels": {"app": name}}, "spec": {**shape.pod_spec(), "restartPolicy": "Never"}}
+    metadata = {"name": name, "labels": dict(labels or {}), "ownerReferences": [owner] if owner else []}
+    spec = {"parallelism": pods, "completions": pods, "completionMode": "Indexed", "template": template}
+    BatchV1Api(api).create_namespaced_job(namespace, V1Job.model_validate({"metadata": metadata, "spec": spec}))
 
 
 def create_budget(control_plane: ControlPlane, namespace: str, name: str, *, app: str, min_available: int) -> None:
