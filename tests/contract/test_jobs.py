@@ -9,18 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 import yaml
-from kubernetes.client import ApiClient, BatchV1Api
+from kubernetes.client import ApiClient, BatchV1Api, CoreV1Api, CustomObjectsApi
 
 from healer.actions.base import Unresolved, World
 from healer.actions.job import RestartJob
 from healer.adapters.kubernetes.cluster import KubernetesCluster
 from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.domain.component import Component, ComponentKind
-from healer.domain.fleet import Gang
+from healer.domain.fleet import Gang, GangEnd
 from healer.domain.run import Done, Outcome, RetryAfter
 from healer.errors import Conflict, NotFound, Rejected, Unavailable
 from healer.ports import Cluster
@@ -455,6 +455,66 @@ def test_the_reason_is_on_the_job_for_whoever_looks_and_goes_with_the_suspension
     seen = batch.read_namespaced_job("train", kubernetes_lab.namespace).metadata
     assert seen is not None
     assert not [key for key in seen.annotations or {} if key.startswith("healer.dev/")]
+
+
+@pytest.mark.kubernetes
+def test_a_job_that_has_ended_says_how(kubernetes_lab: KubernetesLab) -> None:
+    kubernetes_lab.train("train", pods=1)
+    (pod,) = _job(kubernetes_lab).pods
+    finished = {"phase": "Succeeded", "conditions": [{"type": "Ready", "status": "False"}]}
+
+    CoreV1Api(kubernetes_lab.admin).patch_namespaced_pod_status(
+        pod.name, kubernetes_lab.namespace, {"status": finished}
+    )
+
+    ended = _eventually(kubernetes_lab, lambda: seen if (seen := _job(kubernetes_lab)).end else None, what="it ended")
+    assert (ended.end, ended.pods) == (GangEnd.COMPLETE, ())
+
+
+@pytest.mark.kubernetes
+def test_a_kind_that_an_operator_brings_is_suspended_by_its_own_field(
+    kubernetes_lab: KubernetesLab, kubelets: ControlPlane
+) -> None:
+    """Kubeflow's PyTorchJob as the API server keeps it; its operator is not there, so its pod is played, too."""
+    admin, namespace = kubernetes_lab.admin, kubernetes_lab.namespace
+    name = f"{namespace}/PyTorchJob/train"
+    with fleet.custom_kind(kubelets, "PyTorchJob", "pytorchjobs", group="kubeflow.org", version="v1"):
+        custom = CustomObjectsApi(admin)
+        ours: dict[str, Any] = {
+            "group": "kubeflow.org",
+            "version": "v1",
+            "namespace": namespace,
+            "plural": "pytorchjobs",
+        }
+        body = {
+            "apiVersion": "kubeflow.org/v1",
+            "kind": "PyTorchJob",
+            "metadata": {"name": "train"},
+            "spec": {"runPolicy": {"suspend": False, "cleanPodPolicy": "None"}, "pytorchReplicaSpecs": {}},
+        }
+        custom.create_namespaced_custom_object(**ours, body=body)
+        labels = {"training.kubeflow.org/job-name": "train"}
+        fleet.create_bare_pod(admin, namespace, "train-worker-0", labels=labels)
+        running = _eventually(
+            kubernetes_lab,
+            lambda: seen if (seen := kubernetes_lab.cluster.job(name)).running else None,
+            what="its pod runs",
+        )
+        kubernetes_lab.cluster.suspend(name, by="run-1", reason="it stands still")
+        suspended = kubernetes_lab.cluster.job(name)
+        kept: Any = custom.get_namespaced_custom_object(**ours, name="train")
+        person = {"spec": {"runPolicy": {"suspend": False}}}
+        custom.patch_namespaced_custom_object(**ours, name="train", body=person)
+        resumed = kubernetes_lab.cluster.job(name)
+        person["spec"]["runPolicy"]["suspend"] = True
+        custom.patch_namespaced_custom_object(**ours, name="train", body=person)
+        theirs = kubernetes_lab.cluster.job(name)
+
+    assert ([pod.name for pod in running.pods], running.suspended) == (["train-worker-0"], False)
+    assert (suspended.suspended, suspended.suspended_by) == (True, "run-1")
+    assert kept["spec"]["runPolicy"] == {"suspend": True, "cleanPodPolicy": "None"}
+    assert (resumed.suspended, resumed.suspended_by) == (False, None)
+    assert (theirs.suspended, theirs.suspended_by) == (True, None)
 
 
 def _name(lab: JobLab, job: str = "train") -> str:
