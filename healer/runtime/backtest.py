@@ -18,13 +18,13 @@ import numpy as np
 from healer.adapters.journal.sql import SqlJournal
 from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.config import Config
-from healer.domain.fleet import Gang, GangPod, GpuPower, parse_gang_name
+from healer.domain.fleet import GpuPower
 from healer.domain.frame import Frame
 from healer.domain.reading import Reading
 from healer.domain.signal import Signal
 from healer.domain.ticket import Ticket
 from healer.domain.verdict import Mode
-from healer.errors import NotFound, Rejected, Unavailable
+from healer.errors import Rejected, Unavailable
 from healer.ports import TelemetryHistory
 from healer.runtime.knowledge import Outside
 from healer.runtime.snapshot import Board, Snapshot
@@ -91,24 +91,6 @@ def backtest(
     return Report(WindowView(start, end, format_duration(step)), incidents, stats)
 
 
-class _SeenCluster(SimulatedCluster):
-    """With the jobs that the telemetry names.
-
-    Attributes:
-        frame: the newest.
-    """
-
-    frame: Frame | None = None
-
-    def job(self, name: str) -> Gang:
-        gpus = () if self.frame is None else self.frame.gpus.components
-        nodes = sorted({gpu.node for gpu in gpus if gpu.job == name and gpu.node is not None})
-        parts = parse_gang_name(name)
-        if parts is None or not nodes:
-            raise NotFound("replay", f"the telemetry has no job {name}, as Kubernetes would name it")
-        return Gang(*parts, pods=tuple(GangPod(f"what is on {node}", node, running=True) for node in nodes))
-
-
 class _Replay:
     """The clock, and a stand-in for the telemetry source, the agents and tickets, at the time of the newest reading."""
 
@@ -120,7 +102,7 @@ class _Replay:
         self._now = start
         self._frame: Frame | None = None
         self._rows: dict[str, list[int]] = {}  # of the frame's GPUs, by node
-        self._cluster = _SeenCluster({}, clock=self)
+        self._cluster = SimulatedCluster({}, clock=self)
         journal.lead("backtest", start, _LEASE)
         outside = Outside(source=self, cluster=self._cluster, power=self, tickets=self, is_replay=True)
         self._operator = build_operator(
@@ -174,7 +156,7 @@ class _Replay:
         return None
 
     def _meet_nodes(self, frame: Frame) -> None:
-        self._frame, self._rows, self._cluster.frame = frame, {}, frame
+        self._frame, self._rows = frame, {}
         for row, gpu in enumerate(frame.gpus.components):
             if gpu.node is not None:
                 self._rows.setdefault(gpu.node, []).append(row)
