@@ -16,7 +16,7 @@ from typing import Protocol
 from healer.domain.approval import Approval, Person
 from healer.domain.breaker import Trip
 from healer.domain.finding import Findings
-from healer.domain.fleet import GpuPower, Node, Workload
+from healer.domain.fleet import Gang, GpuPower, Node, Workload
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.kernel_line import KernelLine
@@ -146,6 +146,21 @@ class Cluster(Protocol):
 
     def evict(self, workload: Workload, *, grace: timedelta | None) -> Eviction:
         """Ask exactly this workload (its uid is a precondition) to go. `grace` None keeps the workload's own."""
+        ...
+
+    def job(self, name: str) -> Gang:
+        """The job that topology names so. One that cannot be restarted whole says why. Raises NotFound."""
+        ...
+
+    def suspend(self, job: str, *, by: str, reason: str) -> None:
+        """Have all its pods go and none come, and record `by` (a run's id) as the owner. Idempotent for one owner.
+
+        Returns before they have gone. Raises Conflict if somebody else suspended it, Rejected if it cannot be.
+        """
+        ...
+
+    def resume(self, job: str, *, by: str) -> None:
+        """Undo the suspension of `by`: its pods are made again. Raises Conflict if it is not, or no longer, `by`'s."""
         ...
 
 

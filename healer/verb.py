@@ -125,20 +125,11 @@ class Ledger:
             happened: observes the world; asked about an intent that a crash or a lost answer left without outcome.
             found: the state before, as JSON, for the undo.
         """
-        record = self.record(key)
-        if record is not None and record.state is EffectState.DONE:
-            return
-        if record is not None and record.state is EffectState.INTENT and happened():
-            self.observed(record)
-            return
-        verdict = self.permit()
-        if verdict is not None:
-            raise GuardSpoke(verdict)
-        # What was found before the very first attempt is what an undo has to restore.
-        kept = record.found if record is not None and record.state is EffectState.INTENT else found
-        intent = EffectRecord(self.run.id, self.step_id, key, EffectState.INTENT, self.clock.now(), found=kept)
-        self.save(intent)
-        self._settle(intent, EffectState.DONE, self._attempt(intent, do))
+        self._have(key, do=do, happened=happened, found=found, permit=self.permit)
+
+    def give_back(self, key: str, *, do: Callable[[], object], happened: Callable[[], bool]) -> None:
+        """As `effect`, for what ends another effect of this run: as an undo, it is held by no guard."""
+        self._have(key, do=do, happened=happened, found="", permit=lambda: None)
 
     def undo(self, record: EffectRecord, *, do: Callable[[], object]) -> None:
         """Take back one effect that this run had."""
@@ -160,6 +151,30 @@ class Ledger:
             and record.state in {EffectState.DONE, EffectState.INTENT}
             and (of_any_step or record.step_id == self.step_id)
         )
+
+    def _have(
+        self,
+        key: str,
+        *,
+        do: Callable[[], object],
+        happened: Callable[[], bool],
+        found: str,
+        permit: Callable[[], Verdict | None],
+    ) -> None:
+        record = self.record(key)
+        if record is not None and record.state is EffectState.DONE:
+            return
+        if record is not None and record.state is EffectState.INTENT and happened():
+            self.observed(record)
+            return
+        verdict = permit()
+        if verdict is not None:
+            raise GuardSpoke(verdict)
+        # What was found before the very first attempt is what an undo has to restore.
+        kept = record.found if record is not None and record.state is EffectState.INTENT else found
+        intent = EffectRecord(self.run.id, self.step_id, key, EffectState.INTENT, self.clock.now(), found=kept)
+        self.save(intent)
+        self._settle(intent, EffectState.DONE, self._attempt(intent, do))
 
     def _attempt(self, intent: EffectRecord, do: Callable[[], object]) -> str:
         try:

@@ -22,7 +22,7 @@ from healer.domain.incident import Incident
 from healer.domain.ticket import Ticket
 from healer.domain.verdict import Mode
 from healer.errors import Unavailable
-from healer.ports import Eviction, Transaction
+from healer.ports import Eviction, Notices, TopologySource, Transaction
 from healer.rehearsal.virtual import FleetPower, FleetTelemetry, HeldTickets, VirtualClock
 from healer.runtime.knowledge import Outside
 from healer.runtime.operator import Operator
@@ -88,6 +88,14 @@ class FusedCluster(SimulatedCluster):
         with self.fuse.around("evict"):
             return super().evict(workload, grace=grace)
 
+    def suspend(self, job: str, *, by: str, reason: str) -> None:
+        with self.fuse.around("suspend"):
+            super().suspend(job, by=by, reason=reason)
+
+    def resume(self, job: str, *, by: str) -> None:
+        with self.fuse.around("resume"):
+            super().resume(job, by=by)
+
 
 class FusedPower(FleetPower):
     fuse = Fuse()
@@ -144,7 +152,14 @@ class RecordingChannel:
 
 
 class Site:
-    """The outside world and the process in it; `restart` ends the process at once and starts another."""
+    """The outside world and the process in it; `restart` ends the process at once and starts another.
+
+    Attributes:
+        topology, notices: who else tells of the fleet, from the next start on.
+    """
+
+    topology: TopologySource | None = None
+    notices: Notices | None = None
 
     def __init__(
         self,
@@ -186,7 +201,13 @@ class Site:
             self.config,
             content=site_content(self.config.model_dump_json(include={"detectors", "models", "playbooks"})),
             outside=Outside(
-                self.telemetry, cluster=self.cluster, power=self.power, tickets=self.tickets, channel=self.channel
+                self.telemetry,
+                cluster=self.cluster,
+                power=self.power,
+                tickets=self.tickets,
+                channel=self.channel,
+                topology=self.topology,
+                notices=self.notices,
             ),
             journal=self.journal,
             board=self.board,

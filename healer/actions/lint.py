@@ -243,10 +243,10 @@ def _somewhere(mode: FailureMode) -> Component:
     if mode.startswith("Rack"):
         return Component(ComponentKind.RACK, rack="rack-1")
     if mode.startswith("Job"):
-        return Component(ComponentKind.JOB, job="train-1")
+        return Component(ComponentKind.JOB, job="default/Job/train")
     if mode.startswith(("Node", "Fabric", "Telemetry")):
         return Component(ComponentKind.NODE, rack="rack-1", node="gpu-001")
-    return Component(ComponentKind.GPU, rack="rack-1", node="gpu-001", gpu="0", uuid="GPU-0", job="train-1")
+    return Component(ComponentKind.GPU, rack="rack-1", node="gpu-001", gpu="0", uuid="GPU-0", job="default/Job/train")
 
 
 def _named(sample: _Sample) -> str:

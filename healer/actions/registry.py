@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from healer.actions.exporter import RestartExporter
+from healer.actions.job import RestartJob
 from healer.actions.limits import Keep, Limit
 from healer.actions.node import Cordon, Drain
 from healer.actions.power import Cap, Hold, Restore
@@ -30,6 +31,7 @@ _ALL: tuple[Action, ...] = (
     RestartExporter(),
     OpenTicket(),
     Until(),
+    RestartJob(),
 )
 BUILT_IN: Verbs = {action.name: action for action in _ALL}
 

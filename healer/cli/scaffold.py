@@ -90,11 +90,45 @@ tests:                                # healer playbook rehearse {name}
     expect: {{run: none, incident: escalated, effects: []}}
 """
 
+_JOB = """\
+# What this does about {mode}, for those who read it in a year.
+name: {name}
+description: Restart a job with a {mode}, as a whole, from its last checkpoint.
+match:
+  failure_modes: [{mode}]
+  # if: incident.health == "failed"   # CEL; leave it out to answer all of them
+  # for: 1m                           # only what has lasted for so long
+target: job
+approval:
+  when: "true"                        # a person is asked; see healer playbook plan for what is shown
+  expires_after: 30m
+deadline: 1h
+resolves_when: healthy                # the telemetry says that it is over
+steps:
+  - id: restart
+    use: job.restart                  # loses what was done since the last checkpoint
+    timeout: 45m
+tests:                                # healer playbook rehearse {name}
+  - name: a person agrees, and the job is restarted as a whole
+    workloads: [{{owner: Job/train, node: gpu-002, gpus: 1, count: 2}}]
+    incident: {{failure_mode: {mode}, job: default/Job/train, lasts: 1m}}
+    expect:
+      asked: true
+      run: succeeded
+      incident: resolved
+      effects: [suspend default/Job/train, resume default/Job/train]
+  - name: a person says no, and nothing is touched
+    workloads: [{{owner: Job/train, node: gpu-002, gpus: 1, count: 2}}]
+    incident: {{failure_mode: {mode}, job: default/Job/train}}
+    answer: deny
+    expect: {{run: none, incident: escalated, effects: []}}
+"""
+
 
 def scaffold(name: str, mode: FailureMode) -> str:
     """Raises HealerError for what nothing can be done about yet."""
     if mode.startswith("Job"):
-        raise HealerError(f"no verb works on jobs yet: nothing can be done about {mode} but report it")
+        return _JOB.format(name=name, mode=mode)
     if mode is FailureMode.TELEMETRY_LOST:
         raise HealerError(f"{mode} is no reason to take a node out of service, and no verb repairs an exporter yet")
     if mode.startswith("Rack"):

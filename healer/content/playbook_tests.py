@@ -110,20 +110,30 @@ class Deed(StrEnum):
     AGENT_DOWN = "agent_down"  # the node's agent, which sets power limits
     AGENT_UP = "agent_up"
     LIMIT = "limit"  # a person gives the node's GPUs the lowest power limit that they take
+    SUSPEND = "suspend"  # a job, by a person
+    RESUME = "resume"  # a job, by a person
 
 
-_OF_NO_NODE = frozenset({Deed.CANCEL, Deed.RESTART})
+_OF_A_JOB = frozenset({Deed.SUSPEND, Deed.RESUME})
+_OF_NO_NODE = frozenset({Deed.CANCEL, Deed.RESTART}) | _OF_A_JOB
 
 
 class Event(Section):
+    """Attributes:
+    job: as "namespace/Kind/name".
+    """
+
     at: Delay
     do: Deed
     node: str | None = None
+    job: str | None = None
 
     @model_validator(mode="after")
     def _has_its_node(self) -> Self:
         if (self.node is None) is not (self.do in _OF_NO_NODE):
             raise ValueError(f"{self.do} {'has no' if self.do in _OF_NO_NODE else 'needs a'} node")
+        if (self.job is not None) is not (self.do in _OF_A_JOB):
+            raise ValueError(f"{self.do} {'needs a' if self.do in _OF_A_JOB else 'has no'} job")
         return self
 
 
@@ -141,8 +151,9 @@ class Expected(Section):
     run: how the newest run ended, or "none".
     incident: how the incident stands in the end.
     effects: every change of the world, each once, in the order in which they first happened: "cordon NODE", "uncordon
-        NODE", "evict NAMESPACE/KIND/NAME" (a restarted exporter's, too), "limit NODE", "restore NODE", "ticket", and
-        "VERB KEY", "undo VERB KEY" of the deployment's own verbs.
+        NODE", "evict NAMESPACE/KIND/NAME" (a restarted exporter's, too), "suspend NAMESPACE/KIND/NAME", "resume
+        NAMESPACE/KIND/NAME", "limit NODE", "restore NODE", "ticket"; of a verb of the deployment's own "VERB KEY", and
+        "undo VERB KEY".
     nodes: of these, who keeps new work away from them in the end.
     says: is part of where the incident stands.
     """

@@ -77,6 +77,70 @@ class Workload:
         return f"{self.namespace}/{self.name}"
 
 
+class GangEnd(StrEnum):
+    """How a job has ended."""
+
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class GangPod:
+    """A pod of a job that has not ended.
+
+    Attributes:
+        node: empty while it is on none.
+        running: it runs, and nobody has asked it to go.
+    """
+
+    name: str
+    node: str
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """A job whose pods start, work and end together.
+
+    Attributes:
+        suspended_by: the run that suspended it, if we did; None for a person's suspension as well as for none.
+        pods: all that have not ended, those that are leaving included.
+        why_not: why it cannot be restarted whole; empty if it can be.
+        end: None while it has not ended.
+    """
+
+    namespace: str
+    kind: str
+    name: str
+    suspended: bool = False
+    suspended_by: str | None = None
+    pods: tuple[GangPod, ...] = ()
+    why_not: str = ""
+    end: GangEnd | None = None
+
+    @property
+    def stable_name(self) -> str:
+        """As topology names the job, and as `Workload.stable_name` does."""
+        return f"{self.namespace}/{self.kind}/{self.name}"
+
+    @property
+    def running(self) -> int:
+        return sum(pod.running for pod in self.pods)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(sorted({pod.node for pod in self.pods if pod.node}))
+
+    def __str__(self) -> str:
+        return self.stable_name
+
+
+def parse_gang_name(name: str) -> tuple[str, str, str] | None:
+    """Namespace, kind and name of a job named "namespace/Kind/name"; None if it is named otherwise."""
+    parts = tuple(name.split("/"))
+    return (parts[0], parts[1], parts[2]) if len(parts) == 3 and all(parts) else None
+
+
 @dataclass(frozen=True, slots=True)
 class GpuPower:
     """The power limit of one GPU as its node's agent reports it, in watts."""

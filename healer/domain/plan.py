@@ -24,6 +24,7 @@ class Effect:
         detail: for the reader: the pods of the moment, the watts. Not part of the digest.
         takes_out: the node that leaves service by it; budgets count these.
         harmless: no work is lost if it was done for nothing: a ticket, an exporter that starts again.
+        interrupts: work is lost by it, although no node leaves service.
     """
 
     verb: str
@@ -31,6 +32,7 @@ class Effect:
     detail: str = ""
     takes_out: str | None = None
     harmless: bool = False
+    interrupts: bool = False
 
     def __str__(self) -> str:
         return f"{self.verb} {self.target}" + (f" ({self.detail})" if self.detail else "")
@@ -112,6 +114,11 @@ class Plan:
     @property
     def takes_out(self) -> frozenset[str]:
         return frozenset(effect.takes_out for effect in self.effects if effect.takes_out is not None)
+
+    @property
+    def disrupts(self) -> bool:
+        """Whether a node leaves service, or work is lost."""
+        return bool(self.takes_out) or any(effect.interrupts for effect in self.effects)
 
     @property
     def harmless(self) -> bool:

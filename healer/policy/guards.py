@@ -107,7 +107,7 @@ def _silence(_plan: Plan, situation: Situation) -> Verdict | None:
 
 def _breaker(plan: Plan, situation: Situation) -> Verdict | None:
     trip = situation.trip
-    if trip is None or not plan.takes_out:
+    if trip is None or not plan.disrupts:
         return None
     opened = f"{trip.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     return Verdict(
@@ -116,9 +116,10 @@ def _breaker(plan: Plan, situation: Situation) -> Verdict | None:
 
 
 def _basis(plan: Plan, situation: Situation) -> Verdict | None:
-    if situation.basis is Basis.RULE or not plan.takes_out:
+    if situation.basis is Basis.RULE or not plan.disrupts:
         return None
-    return Verdict(Guard.BASIS, "a learnt score alone may not take a node out of service", "a rule finds the same")
+    what = "take a node out of service" if plan.takes_out else "interrupt work"
+    return Verdict(Guard.BASIS, f"a learnt score alone may not {what}", "a rule finds the same")
 
 
 def _witness(plan: Plan, situation: Situation) -> Verdict | None:
@@ -130,9 +131,9 @@ def _witness(plan: Plan, situation: Situation) -> Verdict | None:
 
 def _freshness(plan: Plan, situation: Situation) -> Verdict | None:
     fleet_age = situation.now - situation.fleet.as_of
-    if plan.takes_out and situation.fleet.problem is not None:
+    if plan.disrupts and situation.fleet.problem is not None:
         return Verdict(Guard.FRESHNESS, f"the scheduler is unknown: {situation.fleet.problem}", "it answers again")
-    if plan.takes_out and fleet_age > situation.max_age:
+    if plan.disrupts and fleet_age > situation.max_age:
         age = fleet_age.total_seconds()
         return Verdict(Guard.FRESHNESS, f"the scheduler was last seen {age:.0f} s ago", "it answers again")
     if plan.harmless:

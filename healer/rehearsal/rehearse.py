@@ -121,11 +121,14 @@ def _objections(test: PlaybookTest, playbook: Playbook) -> Iterator[_Objection]:
 
 
 def _places(test: PlaybookTest, layout: Layout) -> Iterator[tuple[KeyPath, str | None, Sequence[str]]]:
-    """Every node and rack that the test names: where, which, and which there are."""
+    """Every node, rack and job that the test names: where, which, and which there are."""
     for position, each in enumerate(test.workloads):
         yield ("workloads", position, "node"), each.node, layout.nodes
     for position, event in enumerate(test.events):
         yield ("events", position, "node"), event.node, layout.nodes
+    jobs = sorted({f"{each.namespace}/{each.owner}" for each in test.workloads})
+    for position, event in enumerate(test.events):
+        yield ("events", position, "job"), event.job, jobs
     for node in test.expect.nodes:
         yield ("expect", "nodes", node), node, layout.nodes
     if test.incident is not None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from healer.adapters.journal.sql import SqlJournal
-from healer.adapters.simulated_cluster import SimulatedCluster, Verb
+from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.config import Config
 from healer.content.detectors import Detector
 from healer.content.own_verb import rehearsed
@@ -26,7 +26,7 @@ from healer.domain.incident import Incident
 from healer.domain.playbook import Playbook
 from healer.domain.run import EffectRecord, EffectState, Run
 from healer.errors import Conflict, Unavailable
-from healer.rehearsal.virtual import START, FleetPower, FleetTelemetry, HeldTickets, VirtualClock
+from healer.rehearsal.virtual import START, ClusterJobs, FleetPower, FleetTelemetry, HeldTickets, VirtualClock
 from healer.runtime.knowledge import Outside
 from healer.runtime.operator import Operator
 from healer.runtime.snapshot import Board, Snapshot
@@ -95,6 +95,7 @@ class Stage:
     cluster: SimulatedCluster = field(init=False)
     power: FleetPower = field(init=False)
     telemetry: FleetTelemetry = field(init=False)
+    jobs: ClusterJobs = field(init=False)
     tickets: HeldTickets = field(default_factory=HeldTickets)
     journal: SqlJournal = field(init=False)
     operator: Operator = field(init=False)
@@ -125,6 +126,7 @@ class Stage:
         self.telemetry = FleetTelemetry(self.fleet)
         # Like the rest of the site, what a stand-in has been told survives healer.
         self.verbs = rehearsed(self.verbs, heard=self._note_own)
+        self.jobs = ClusterJobs(self.cluster)
         self._start()
 
     def _start(self) -> None:
@@ -147,6 +149,7 @@ class Stage:
                 cluster=self.cluster,
                 power=self.power,
                 tickets=self.tickets,
+                topology=self.jobs,
                 notices=None if told is None else _Told(told, self.fleet.layout),
             ),
             journal=self.journal,
@@ -193,8 +196,8 @@ class Stage:
                     self.journal.decide(approval.id, _ON_CALL, self.clock.now(), approve=approve, reason="rehearsed")
 
     def _happens(self, event: Event) -> None:
-        node = event.node or ""
-        self._happened.append((self.clock.now(), f"the test: {event.do}" + (f" {node}" if node else "")))
+        node, job = event.node or "", event.job or ""
+        self._happened.append((self.clock.now(), f"the test: {event.do} {node}{job}".rstrip()))
         match event.do:
             case Deed.CANCEL:
                 for run in self.journal.runs(active_only=True):
@@ -202,6 +205,10 @@ class Stage:
             case Deed.RESTART:
                 self.journal.close()
                 self._start()
+            case Deed.SUSPEND:
+                self.cluster.suspend_by_person(job)
+            case Deed.RESUME:
+                self.cluster.resume_by_person(job)
             case _:
                 self._happens_to(node, event.do)
 
@@ -225,7 +232,7 @@ class Stage:
     def _note_effects(self) -> None:
         of_cluster, of_power, of_tickets = self._seen
         for effect in self.cluster.effects[of_cluster:]:
-            self.effects.append(f"evict {effect.of}" if effect.verb is Verb.EVICT else f"{effect.verb} {effect.node}")
+            self.effects.append(f"{effect.verb} {effect.of or effect.node}")
         for node, limits_w in self.power.asked[of_power:]:
             self.effects.append(f"limit {node}" if limits_w else f"restore {node}")
         self.effects += ["ticket"] * (len(self.tickets.opened) - of_tickets)

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.domain.fleet import GpuPower
 from healer.domain.reading import Labels, Reading
 from healer.domain.ticket import Ticket
+from healer.domain.topology import Topology
 from healer.errors import HealerError, NotFound, Rejected, Unavailable
 from healer.sim.exposition import node_page, rack_page
 from healer.sim.fleet import PowerLimit, SimulatedFleet
@@ -122,6 +124,20 @@ class HeldTickets:
 
     def find(self, key: str) -> str | None:
         return f"ticket {key}" if key in self.opened else None
+
+
+class ClusterJobs:
+    """Implements `healer.ports.TopologySource`: which of the simulated cluster's jobs has which GPU."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
+        self._told = Topology()
+
+    def topology(self, at: datetime) -> Topology:  # noqa: ARG002
+        held = self._cluster.gpu_jobs()
+        if held != self._told.gpu_jobs:
+            self._told = Topology(gpu_jobs=held)
+        return self._told
 
 
 class FleetTelemetry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,17 +10,22 @@ from click.testing import CliRunner
 
 from healer.actions.lint import lint
 from healer.actions.registry import BUILT_IN, check_playbook
+from healer.adapters.kubernetes.jobs import KINDS
 from healer.cli import cli
 from healer.config import load_config
+from healer.content.expressions import variables_of
 from healer.content.models import load_code
 from healer.content.playbooks import load_playbooks
-from healer.domain.finding import FailureMode
+from healer.domain.component import Component, ComponentKind
+from healer.domain.finding import FailureMode, Finding, Health
+from healer.domain.incident import Incident
 from healer.domain.playbook import OnFailure, ResolvesWhen
 from healer.rehearsal.rehearse import rehearse
 from healer.runtime.wiring import Content, budgets_of, load_content
 from healer.telemetry.catalogue.signals import SPELLINGS
 
 ROOT = Path(__file__).parents[2]
+SOME_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +80,25 @@ def test_a_playbook_that_takes_a_node_out_asks_first_and_keeps_it_out(content: C
             assert playbook.approval.when({}) is True
             assert playbook.resolves_when is ResolvesWhen.CONTAINED
             assert playbook.steps[0].use == "node.cordon"
+
+
+@pytest.mark.parametrize("health", [Health.DEGRADED, Health.FAILED])
+@pytest.mark.parametrize(
+    "job", [*(f"ml/{kind}/train" for kind in KINDS), "ml/Pod/notebook", "ml/RayJob/train", "ml/Deployment/web", "4711"]
+)
+def test_every_stalled_job_is_answered_and_one_that_can_be_suspended_is_restarted(
+    content: Content, job: str, health: Health
+) -> None:
+    found = Finding(FailureMode.JOB_STALLED, Component(ComponentKind.JOB, job=job), health, 1.0, "all ranks wait")
+    incident = Incident.opened(found, SOME_TIME)
+    answers = [
+        playbook.name
+        for playbook in content.playbooks
+        if incident.failure_mode in playbook.failure_modes
+        and (playbook.condition is None or playbook.condition(variables_of(incident, playbook.params)) is True)
+    ]
+    can_be_restarted = health is Health.FAILED and not KINDS.keys().isdisjoint(job.split("/"))
+    assert answers == ["restart-stalled-job" if can_be_restarted else "hand-over"]
 
 
 def test_check_passes_on_the_reference_deployment() -> None:

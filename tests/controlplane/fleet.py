@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,21 @@ from typing import Any
 import yaml
 from kubernetes.client import (
     ApiClient,
+    ApiException,
+    ApiextensionsV1Api,
     AppsV1Api,
     AuthorizationV1Api,
+    BatchV1Api,
     CoreV1Api,
+    CustomObjectsApi,
     PolicyV1Api,
     RbacAuthorizationV1Api,
     V1ClusterRole,
     V1ClusterRoleBinding,
+    V1CustomResourceDefinition,
     V1DaemonSet,
     V1Deployment,
+    V1Job,
     V1Pod,
     V1PodDisruptionBudget,
     V1SubjectAccessReview,
@@ -66,10 +73,58 @@ def create_daemon_set(api: ApiClient, namespace: str, name: str, *, shape: PodSh
     AppsV1Api(api).create_namespaced_daemon_set(namespace, body)
 
 
-def create_bare_pod(api: ApiClient, namespace: str, name: str, *, shape: PodShape = ANY_NODE) -> None:
+def create_bare_pod(
+    api: ApiClient,
+    namespace: str,
+    name: str,
+    *,
+    shape: PodShape = ANY_NODE,
+    labels: Mapping[str, str] | None = None,
+) -> None:
     """A pod that no controller makes again."""
-    body = V1Pod.model_validate({"metadata": {"name": name, "labels": {"app": name}}, "spec": shape.pod_spec()})
+    metadata = {"name": name, "labels": {"app": name, **(labels or {})}}
+    body = V1Pod.model_validate({"metadata": metadata, "spec": shape.pod_spec()})
     CoreV1Api(api).create_namespaced_pod(namespace, body)
+
+
+def create_job(
+    api: ApiClient,
+    namespace: str,
+    name: str,
+    *,
+    pods: int,
+    shape: PodShape = ANY_NODE,
+    labels: Mapping[str, str] | None = None,
+    owner: Mapping[str, Any] | None = None,
+) -> None:
+    """A gang: so many pods at once, each of which has to succeed.
+
+    Args:
+        labels: of the job itself.
+        owner: the reference to the object that it is a part of.
+    """
+    template = {"metadata": {"labels": {"app": name}}, "spec": {**shape.pod_spec(), "restartPolicy": "Never"}}
+    metadata = {"name": name, "labels": dict(labels or {}), "ownerReferences": [owner] if owner else []}
+    spec = {"parallelism": pods, "completions": pods, "completionMode": "Indexed", "template": template}
+    BatchV1Api(api).create_namespaced_job(namespace, V1Job.model_validate({"metadata": metadata, "spec": spec}))
+
+
+@contextlib.contextmanager
+def custom_kind(control_plane: ControlPlane, kind: str, plural: str, *, group: str, version: str) -> Iterator[None]:
+    """While it is entered, the server keeps objects of this kind as they are written; nobody acts upon them."""
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    serves = {"name": version, "served": True, "storage": True, "schema": schema}
+    names = {"kind": kind, "plural": plural, "singular": kind.lower()}
+    spec = {"group": group, "scope": "Namespaced", "names": names, "versions": [serves]}
+    body = V1CustomResourceDefinition.model_validate({"metadata": {"name": f"{plural}.{group}"}, "spec": spec})
+    with control_plane.client("admin") as api:
+        definitions, custom = ApiextensionsV1Api(api), CustomObjectsApi(api)
+        definitions.create_custom_resource_definition(body)
+        try:
+            control_plane.eventually(lambda: _is_served(custom, group, version, plural), what=f"{plural} are served")
+            yield
+        finally:
+            definitions.delete_custom_resource_definition(f"{plural}.{group}")
 
 
 def create_budget(control_plane: ControlPlane, namespace: str, name: str, *, app: str, min_available: int) -> None:
@@ -131,6 +186,16 @@ def _may_list_pods(api: ApiClient, user: str) -> bool:
     question = V1SubjectAccessReview.model_validate({"spec": spec})
     review: Any = AuthorizationV1Api(api).create_subject_access_review(question)
     return bool(review.status.allowed)
+
+
+def _is_served(custom: CustomObjectsApi, group: str, version: str, plural: str) -> bool:
+    try:
+        custom.list_cluster_custom_object(group, version, plural)
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
 
 
 def _pod_template(name: str, shape: PodShape) -> dict[str, Any]:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from healer.adapters.journal.sql import SqlJournal
-from healer.adapters.simulated_cluster import Verb
+from healer.adapters.simulated_cluster import SimulatedCluster, Verb
 from healer.domain.approval import ApprovalState
+from healer.domain.component import Component, ComponentKind
+from healer.domain.finding import FailureMode, Finding, Findings, Health, Report
+from healer.domain.frame import Frame
 from healer.domain.incident import IncidentState
 from healer.domain.run import EffectState, RunState
 from healer.policy.audit_chain import first_broken_link
+from healer.rehearsal.virtual import ClusterJobs
 from healer.sim.faults import Fault, FaultKind
 from tests.virtual_site import ON_CALL, Crash, Fuse, Site, add_training
 
 SICK = "gpu-002"
 EXPORTER = "DaemonSet/dcgm-exporter"
+JOB = "training/Job/train"
 MOST_TICKS = 60
 
 MakeSite = Callable[[Path, Fuse], Site]
@@ -58,6 +64,31 @@ def blind_for_ever_site(folder: Path, fuse: Fuse) -> Site:
     """The same, and starting it anew does not help."""
     site = blind_site(folder, fuse)
     site.cluster.add_workload("DaemonSet/helpless", node=SICK)
+    return site
+
+
+class StalledUntilResumed:
+    """Implements `healer.ports.Notices`: another system finds that the job stands still, until it has begun anew."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
+
+    def findings(self, frame: Frame, now: datetime) -> Findings:  # noqa: ARG002
+        mode, job = FailureMode.JOB_STALLED, Component(ComponentKind.JOB, job=JOB)
+        if any(effect.verb is Verb.RESUME for effect in self._cluster.effects):
+            return Findings(reports=(Report(mode, job, Health.HEALTHY),))
+        stalled = Finding(mode, job, Health.FAILED, 1.0, "all of its ranks wait")
+        return Findings((stalled,), reports=(Report(mode, job, Health.FAILED),))
+
+    def warnings(self, now: datetime) -> tuple[str, ...]:  # noqa: ARG002
+        return ()
+
+
+def stalled_site(folder: Path, fuse: Fuse) -> Site:
+    site = Site(folder, fuse=fuse)
+    add_training(site.cluster, SICK)
+    site.topology, site.notices = ClusterJobs(site.cluster), StalledUntilResumed(site.cluster)
+    site.restart()
     return site
 
 
@@ -150,6 +181,16 @@ def assert_handed_over_once(site: Site) -> None:
     assert first_broken_link(site.journal.audit_log(limit=10_000)) is None
 
 
+def assert_restarted_once(site: Site) -> None:
+    assert_ended(site, IncidentState.RESOLVED, RunState.SUCCEEDED)
+    (approval,) = site.journal.approvals()
+    assert approval.state is ApprovalState.APPROVED
+    assert [(effect.verb, effect.of) for effect in site.cluster.effects] == [(Verb.SUSPEND, JOB), (Verb.RESUME, JOB)]
+    gang = site.cluster.job(JOB)
+    assert (gang.suspended, gang.running) == (False, 2)
+    assert site.tickets.opened == {}
+
+
 def crash_points(
     folder: Path, make: MakeSite, check: Check, *, seconds: float, since: str = ""
 ) -> Iterator[tuple[str, str | None]]:
@@ -189,6 +230,7 @@ MATRICES: tuple[tuple[MakeSite, Check, float, str], ...] = (
     (cap_site, assert_capped_and_restored, 12, ""),
     (blind_site, assert_exporter_started_once, 30, "after write"),
     (blind_for_ever_site, assert_handed_over_once, 30, "after evict"),
+    (stalled_site, assert_restarted_once, 10, "before suspend"),
 )
 
 
@@ -198,6 +240,7 @@ HAS = (
     {"before set_limits", "after set_limits", "before restore", "after restore"},
     {"before evict", "after evict"},
     {"before ticket", "after ticket"},
+    {"before suspend", "after suspend", "before resume", "after resume"},
 )
 
 

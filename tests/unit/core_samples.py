@@ -107,6 +107,11 @@ def cap(name: str = "r1") -> Effect:
     return Effect("cap power", f"rack {name}", "64 GPUs to 500 W each")
 
 
+def restart(job: str = "ns/Job/train") -> Effect:
+    """An effect by which work is lost, and no node."""
+    return Effect("restart", job, "train-0, train-1", interrupts=True)
+
+
 def nodes(*names: str, cordoned: Mapping[str, str | None] | None = None, lost: tuple[str, ...] = ()) -> dict[str, Node]:
     """Nodes by name; `cordoned` maps those that are to the run that did it, None for a person."""
     by = cordoned or {}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from healer.domain.plan import Effect, Plan
-from tests.unit.core_samples import cordon, evict, node, plan, rack
+from tests.unit.core_samples import cordon, evict, node, plan, rack, restart
 
 EFFECTS = st.lists(st.builds(Effect, st.sampled_from(["cordon", "evict"]), st.text(max_size=5)), max_size=5)
 
@@ -92,6 +92,16 @@ def test_another_text_or_target_exceeds_the_approval_as_a_whole(later: Plan) -> 
 def test_the_nodes_that_leave_service_are_those_of_the_effects() -> None:
     mixed = plan(cordon("n1"), cordon("n2"), Effect("cap power", "rack r1"), evict("ns/Job/x", on="n1"))
     assert mixed.takes_out == {"n1", "n2"}
+
+
+@pytest.mark.parametrize(
+    ("effect", "disrupts"),
+    [(cordon("n1"), True), (restart(), True), (Effect("cap power", "rack r1"), False)],
+    ids=["a node leaves service", "work is lost", "neither"],
+)
+def test_a_plan_disrupts_if_a_node_leaves_service_or_work_is_lost(*, effect: Effect, disrupts: bool) -> None:
+    assert plan(effect).disrupts is disrupts
+    assert plan(Effect("open a ticket", "on node n1"), effect).disrupts is disrupts
 
 
 def test_an_effect_reads_as_what_it_does_with_its_detail() -> None:

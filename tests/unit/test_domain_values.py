@@ -10,7 +10,7 @@ import pytest
 
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Evidence, FailureMode, Findings, Health, Judgement
-from healer.domain.fleet import Disposition, Node, Workload
+from healer.domain.fleet import Disposition, Gang, GangPod, Node, Workload, parse_gang_name
 from healer.domain.incident import IncidentState, Severity
 from healer.domain.playbook import Retry
 from healer.domain.reading import Column, Reading
@@ -188,3 +188,30 @@ def test_a_run_takes_nodes_out_in_the_name_of_its_incident_s_first_run() -> None
     first = run_of(plan_of())
     assert first.owner == "run-1"
     assert replace(first, id="run-2", line="run-1").owner == "run-1"
+
+
+def test_a_gang_is_named_as_topology_names_jobs_and_knows_what_runs_where() -> None:
+    pods = (
+        GangPod("train-0", "n2", running=True),
+        GangPod("train-1", "n1", running=True),
+        GangPod("train-2", "n1", running=False),
+        GangPod("train-3", "", running=False),
+    )
+    gang = Gang("ml", "Job", "train", pods=pods)
+    assert str(gang) == gang.stable_name == "ml/Job/train"
+    assert (gang.running, gang.nodes) == (2, ("n1", "n2"))
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("ml/Job/train", ("ml", "Job", "train")),
+        ("4711", None),
+        ("ml/train", None),
+        ("ml/Job/", None),
+        ("a/b/Job/train", None),
+        ("", None),
+    ],
+)
+def test_what_is_not_of_three_parts_is_no_name_of_a_gang(name: str, parts: object) -> None:
+    assert parse_gang_name(name) == parts

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from healer.domain.breaker import Trip
+from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis
 from healer.domain.fleet import Fleet
 from healer.domain.plan import Effect, Plan
@@ -17,9 +18,23 @@ from healer.domain.verdict import Guard, Mode, Verdict
 from healer.policy.budget import DisruptionBudget, ScopeKind
 from healer.policy.guards import GUARDS, Situation, budget_line, first_verdict, is_demand, leases_of
 from healer.policy.limits import Tally
-from tests.unit.core_samples import AMPLE, START, after, cap, cordon, evict, grouping, nodes, plan, rack, situation
+from tests.unit.core_samples import (
+    AMPLE,
+    START,
+    after,
+    cap,
+    cordon,
+    evict,
+    grouping,
+    nodes,
+    plan,
+    rack,
+    restart,
+    situation,
+)
 
 DRAIN = plan()
+RESTART = plan(restart())
 CAP = plan(cap(), target=rack())
 ONE_OF_TEN = DisruptionBudget(max_nodes=1, max_percent=10.0, at_least=1)
 MINUTES = timedelta(minutes=1)
@@ -99,6 +114,11 @@ def test_while_the_breaker_is_open_no_node_is_taken_out_and_the_verdict_says_who
     )
 
 
+def test_while_the_breaker_is_open_no_job_is_restarted() -> None:
+    assert _guard(RESTART, situation()) is None
+    assert _guard(RESTART, replace(situation(), trip=TRIP)) is Guard.BREAKER
+
+
 def test_what_takes_no_node_out_goes_on_while_the_breaker_is_open() -> None:
     assert first_verdict(CAP, replace(situation(), trip=TRIP)) is None
 
@@ -130,17 +150,35 @@ def test_what_waits_only_for_its_turn_counts_as_demand(where: Situation, counts:
     ("basis", "asked", "guard"),
     [
         (Basis.LEARNT, DRAIN, Guard.BASIS),
+        (Basis.LEARNT, RESTART, Guard.BASIS),
         (Basis.LEARNT, CAP, None),
         (Basis.RULE, DRAIN, None),
+        (Basis.RULE, RESTART, None),
         (Basis.RULE, CAP, None),
     ],
-    ids=["score drains", "score caps", "rule drains", "rule caps"],
+    ids=["score drains", "score restarts", "score caps", "rule drains", "rule restarts", "rule caps"],
 )
-def test_a_learnt_score_alone_takes_no_node_out_of_service(basis: Basis, asked: Plan, guard: Guard | None) -> None:
+def test_a_learnt_score_alone_takes_no_node_out_of_service_and_interrupts_no_work(
+    basis: Basis, asked: Plan, guard: Guard | None
+) -> None:
     assert _guard(asked, situation(basis=basis)) is guard
 
 
+def test_the_verdict_says_what_a_learnt_score_may_not() -> None:
+    score = situation(basis=Basis.LEARNT)
+    assert str(first_verdict(DRAIN, score)).startswith("basis: a learnt score alone may not take a node out of service")
+    assert str(first_verdict(RESTART, score)).startswith("basis: a learnt score alone may not interrupt work")
+
+
 # Freshness
+
+
+@pytest.mark.parametrize("asked", [DRAIN, RESTART], ids=["drain", "restart"])
+@pytest.mark.parametrize(
+    "fleet", [Fleet(START, problem="no answer"), Fleet(after(-91), nodes("n1"))], ids=["no answer", "an old one"]
+)
+def test_what_costs_work_waits_for_the_scheduler(fleet: Fleet, asked: Plan) -> None:
+    assert _guard(asked, situation(fleet=fleet)) is Guard.FRESHNESS
 
 
 @pytest.mark.parametrize(
@@ -224,6 +262,13 @@ def test_only_a_node_that_nobody_else_has_cordoned_is_a_target(
 
 
 # Lease
+
+
+def test_a_restart_takes_no_node_out_and_holds_its_job() -> None:
+    job = plan(restart(), target=Component(ComponentKind.JOB, job="ns/Job/train"))
+    assert leases_of(job) == ("job/ns/Job/train",)
+    assert not is_demand(job, situation())
+    assert budget_line(job, situation()) == "takes no node out of service"
 
 
 def test_a_run_holds_its_target_and_every_node_that_it_takes_out() -> None:

@@ -138,6 +138,13 @@ def test_a_learnt_finding_may_not_take_a_node_out(config: Config) -> None:
     )
 
 
+def test_an_event_on_a_job_that_is_not_there_is_refused(config: Config) -> None:
+    events = "events: [{at: 1s, do: suspend, job: default/Job/trian}]"
+    with pytest.raises(InvalidDocument) as caught:
+        next(rehearse(_playbook(f"{TOLD}, {WORK}, {events}, expect: {{run: none}}"), config, (), verbs=BUILT_IN))
+    assert "events[0].job: the site has no 'default/Job/trian' (did you mean" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("test", "said"),
     [
@@ -174,6 +181,9 @@ def test_a_test_that_names_what_there_is_not_is_refused(config: Config, test: st
         ("incident: {failure_mode: GpuXid}, expect: {run: none}", "names no node, rack or job"),
         (f"{TOLD}, events: [{{at: 1s, do: cancel, node: n}}], expect: {{run: none}}", "cancel has no node"),
         (f"{TOLD}, events: [{{at: 1s, do: cordon}}], expect: {{run: none}}", "cordon needs a node"),
+        (f"{TOLD}, events: [{{at: 1s, do: suspend}}], expect: {{run: none}}", "suspend needs a job"),
+        (f"{TOLD}, events: [{{at: 1s, do: suspend, node: n}}], expect: {{run: none}}", "suspend has no node"),
+        (f"{TOLD}, events: [{{at: 1s, do: cancel, job: j}}], expect: {{run: none}}", "cancel has no job"),
         (f"{TOLD}, expect: {{rum: none}}", "unknown key (did you mean 'run'?)"),
     ],
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from healer.adapters.kubernetes import rules
 from healer.adapters.kubernetes.client import PAGE, KubernetesClient
+from healer.adapters.kubernetes.jobs import KubernetesJobs
 from healer.adapters.kubernetes.objects import (
     NAME,
     Budget,
@@ -23,7 +24,7 @@ from healer.adapters.kubernetes.objects import (
     PodList,
     Question,
 )
-from healer.domain.fleet import Node, Workload
+from healer.domain.fleet import Gang, Node, Workload
 from healer.errors import Conflict, NotFound, Unavailable
 from healer.ports import Eviction, EvictionAnswer
 
@@ -60,6 +61,7 @@ class KubernetesCluster:
         self._rack_label = rack_label
         self._pool_label = pool_label
         self._client = KubernetesClient(kubeconfig=kubeconfig, context=context, timeout_s=timeout_s)
+        self._jobs = KubernetesJobs(self._client)
 
     def close(self) -> None:
         self._client.close()
@@ -125,6 +127,15 @@ class KubernetesCluster:
         if status == 409 and self._is_gone(workload):
             return Eviction(EvictionAnswer.GONE)
         return rules.eviction_answer(status, answer, question)
+
+    def job(self, name: str) -> Gang:
+        return self._jobs.job(name)
+
+    def suspend(self, job: str, *, by: str, reason: str) -> None:
+        self._jobs.suspend(job, by=by, reason=reason)
+
+    def resume(self, job: str, *, by: str) -> None:
+        self._jobs.resume(job, by=by)
 
     def _check_cordon(self, node: str, *, by: str) -> None:
         """Somebody who lifts it in the same moment means it: the cordon is not set again."""

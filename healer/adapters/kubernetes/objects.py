@@ -153,6 +153,18 @@ class Budget(_Object, frozen=True):
         return f"{self.metadata.namespace}/{self.metadata.name}"
 
 
+class JobStatus(_Object, frozen=True):
+    conditions: list[Condition] = []
+
+
+class JobObject(_Object, frozen=True):
+    """A job of any kind; where in the spec what stands depends on the kind."""
+
+    metadata: Metadata
+    spec: dict[str, msgspec.Raw] = {}
+    status: JobStatus = JobStatus()
+
+
 class ListMetadata(_Object, frozen=True):
     continue_: str = msgspec.field(name="continue", default="")
 
