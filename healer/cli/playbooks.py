@@ -26,7 +26,7 @@ from healer.content.playbooks import parse_playbook
 from healer.documents import Document, parse_document, read_document
 from healer.domain.component import Component
 from healer.domain.finding import FailureMode
-from healer.domain.playbook import Playbook
+from healer.domain.playbook import Asking, Playbook
 from healer.errors import HealerError, InvalidDocument, NotFound, Problem
 from healer.rehearsal.rehearse import Played, rehearse
 from healer.runtime.knowledge import Outside
@@ -61,17 +61,17 @@ def _chosen(names: Sequence[str], config: Config) -> tuple[tuple[Playbook, ...],
         if name in by_name:
             chosen.append(by_name[name])
         elif Path(name).is_file():
-            chosen.append(_valid(read_document(Path(name))))
+            chosen.append(_valid(read_document(Path(name)), config))
         else:
             known = ", ".join(by_name) or "none"
             raise NotFound("playbook", f"{name} is neither a file nor in {config.playbooks.path}, which has {known}")
     return tuple(chosen), deployed
 
 
-def _valid(document: Document) -> Playbook:
+def _valid(document: Document, config: Config) -> Playbook:
     """Raises InvalidDocument."""
     found = parse_playbook(document)
-    problems = checked(found)
+    problems = checked(found, config)
     if problems:
         raise InvalidDocument(*problems)
     return found
@@ -99,7 +99,7 @@ def new(name: str, mode: str, config_path: Path | None) -> None:
     if path.exists():
         raise HealerError(f"{path} is there already; nothing was written")
     text = scaffold(name, FailureMode(mode))
-    _valid(parse_document(text, file=str(path)))  # the name may be none
+    _valid(parse_document(text, file=str(path)), config)  # the name may be none
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     click.echo(f"wrote {path}; now: healer playbook lint {name} and healer playbook rehearse {name}")
@@ -302,9 +302,14 @@ def _shown(seen: Preview) -> Iterator[str]:
         for text in seen.plan.impediments:
             yield f"slowed down: {text}"
         yield f"budget: {seen.plan.budget}"
-        yield f"a person is asked first: {'yes' if seen.plan.needs_approval else 'no'}"
+        yield f"a person is asked first: {_asked(seen.plan.asking) if seen.plan.needs_approval else 'no'}"
     for verdict in seen.verdicts:
         yield f"held back: {verdict}"
+
+
+def _asked(asking: Asking) -> str:
+    who = f" of {', '.join(asking.who)}" if asking.who is not None else ""
+    return "yes" + (f": {asking.quorum}{who}" if who or asking.quorum > 1 else "")
 
 
 def _previewed(seen: Preview) -> dict[str, object]:

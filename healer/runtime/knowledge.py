@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -16,6 +16,7 @@ from healer.domain.fleet import Fleet
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
 from healer.domain.maintenance import MaintenanceWindow
+from healer.domain.roster import Roster
 from healer.domain.run import Run
 from healer.domain.silence import Silence, Silenced
 from healer.domain.topology import NOWHERE
@@ -60,6 +61,7 @@ class Rules:
     clear_after: timedelta = timedelta(minutes=2)
     power_floor_w: float = 300.0
     maintenance: tuple[MaintenanceWindow, ...] = ()
+    roster: Roster = field(default_factory=Roster)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

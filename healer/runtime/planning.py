@@ -70,6 +70,7 @@ class Planner:
             impediments=tuple(text for proposal in proposals for text in proposal.impediments),
             reason=incident.reasons[0],
             otherwise=playbook.otherwise,
+            asking=playbook.approval.asking,
         )
         blockers = [text for proposal in proposals for text in proposal.blockers]
         if blockers:

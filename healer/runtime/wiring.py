@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from healer.actions.registry import BUILT_IN, check_playbook
 from healer.config import BudgetSettings, Config
 from healer.content.detectors import Detector, load_detectors
 from healer.content.models import Model, load_models
+from healer.content.people import check_people
 from healer.content.playbooks import load_playbooks
 from healer.domain.playbook import Playbook
 from healer.errors import InvalidDocument, Problem
@@ -66,12 +68,13 @@ def detectors_of(config: Config) -> tuple[Detector, ...]:
 def playbooks_of(config: Config) -> tuple[Playbook, ...]:
     """Those of the deployment, in the order in which they are asked. Raises InvalidDocument."""
     settings = config.playbooks
-    return load_playbooks(settings.path, params=settings.params, disabled=settings.disabled, check=checked)
+    check = partial(checked, config=config)
+    return load_playbooks(settings.path, params=settings.params, disabled=settings.disabled, check=check)
 
 
-def checked(playbook: Playbook) -> tuple[Problem, ...]:
-    """What is wrong with a playbook that only the verbs can tell."""
-    return check_playbook(playbook, BUILT_IN)
+def checked(playbook: Playbook, config: Config) -> tuple[Problem, ...]:
+    """What is wrong with a playbook that only the verbs, and the people of the deployment, can tell."""
+    return (*check_playbook(playbook, BUILT_IN), *check_people(playbook, config.approvals.roster()))
 
 
 def _collected(load: Callable[[], Sequence[_T]], problems: list[Problem]) -> Sequence[_T]:
@@ -136,6 +139,7 @@ def rules_of(config: Config) -> Rules:
         clear_after=config.detectors.clear_after,
         power_floor_w=config.power.floor_watts,
         maintenance=config.detectors.windows(),
+        roster=config.approvals.roster(),
     )
 
 
