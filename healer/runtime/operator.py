@@ -201,7 +201,8 @@ class Operator:
     def _follow_up(self, incident: Incident, approval: Approval, docket: Docket) -> None:
         match approval.state:
             case ApprovalState.PENDING if self.clock.now() >= approval.expires_at:
-                why = f"only {progress(approval)} in time" if approval.agreed else "nobody answered in time"
+                enough = f"not enough people answered in time: {progress(approval)}"
+                why = enough if approval.agreed else "nobody answered in time"
                 if self.book.close(approval, ApprovalState.EXPIRED, why):
                     self._unanswered(incident, replace(approval, reason=why))
             case ApprovalState.PENDING:
