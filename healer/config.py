@@ -19,7 +19,7 @@ from healer.domain.matcher import Matcher, checked_matchers, matchers_in
 from healer.domain.roster import Roster, is_usergroup
 from healer.domain.verdict import Mode
 from healer.errors import InvalidDocument, Problem
-from healer.schema import Duration, Moment, Section, validated
+from healer.schema import Duration, GroupName, Member, Moment, Section, validated
 from healer.telemetry.identity import NODE_LABELS, TopologyRules
 from healer.telemetry.nccl.file_names import DUMP_NAMES, LOG_NAMES, FileNames
 from healer.telemetry.places.kube import NodeLabels
@@ -444,9 +444,6 @@ class SlackSettings(Section):
             raise ValueError("signing_secret is needed: without it no click can be trusted")
 
 
-_Member = Annotated[str, Field(pattern=r"^(slack|token|local):\S+$")]
-
-
 class ApprovalSettings(Section):
     """Who may answer, by the id that their channel authenticates: `slack:U024BE7LH` or `token:alice`.
 
@@ -457,8 +454,8 @@ class ApprovalSettings(Section):
         groups: of them, for playbooks to choose among; a usergroup of Slack (`slack:S...`) is mentioned, no more.
     """
 
-    approvers: tuple[_Member, ...] = ()
-    groups: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")], tuple[_Member, ...]] = Field(default_factory=dict)
+    approvers: tuple[Member, ...] = ()
+    groups: dict[GroupName, tuple[Member, ...]] = Field(default_factory=dict)
     slack: SlackSettings | None = None
 
     def model_post_init(self, _context: object) -> None:

@@ -40,7 +40,8 @@ def _too_few(playbook: Playbook, document: Document, roster: Roster) -> Iterator
         people |= roster.people(escalation.to)
     if len(people) < asking.quorum and (asking.who is not None or asking.quorum > 1):
         key = "quorum" if asking.quorum > 1 else "who"
-        text = f"{asking.quorum} have to agree, and {len(people)} may ever answer: it would never be approved"
+        enough = f"{asking.quorum} have to agree, and {len(people)} may ever answer"
+        text = f"{enough if people else 'nobody of these may answer'}: it would never be approved"
         yield document.problem(
             ("approval", key), text, "list more people in approvals of config.yaml, or ask for fewer"
         )
