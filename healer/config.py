@@ -16,7 +16,7 @@ from healer.documents import nearest, read_document
 from healer.domain.finding import FailureMode
 from healer.domain.maintenance import MaintenanceWindow, Once, Period, Weekly, parse_weekly
 from healer.domain.matcher import Matcher, checked_matchers, matchers_in
-from healer.domain.roster import Roster, is_usergroup
+from healer.domain.people import People, is_usergroup
 from healer.domain.verdict import Mode
 from healer.errors import InvalidDocument, Problem
 from healer.schema import Duration, GroupName, Member, Moment, Section, validated
@@ -468,8 +468,8 @@ class ApprovalSettings(Section):
                     text = f"groups.{name} lists {member}, who is not in approvers: who may answer at all stands there"
                     raise ValueError(text + (f" ({hint})" if hint else ""))
 
-    def roster(self) -> Roster:
-        return Roster(self.approvers, self.groups)
+    def people(self) -> People:
+        return People(self.approvers, self.groups)
 
 
 class KubernetesSettings(Section):

@@ -22,8 +22,8 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Finding, Findings, Health, Report
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
+from healer.domain.people import is_usergroup
 from healer.domain.playbook import Playbook
-from healer.domain.roster import is_usergroup
 from healer.domain.run import Run
 from healer.errors import Conflict, Unavailable
 from healer.policy.approval import may_decide
@@ -199,7 +199,7 @@ class Stage:
             if START + said.at > now or (approval_id, number) in self._said:
                 continue
             self._said.add((approval_id, number))
-            approvers = self.operator.knowledge.rules.roster.approvers
+            approvers = self.operator.knowledge.rules.people.approvers
             refusal = may_decide(self.journal.approval(approval_id), person, approvers, now, approve=approve)
             if refusal is None:
                 self._decide(approval_id, person, approve=approve)

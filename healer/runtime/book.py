@@ -10,9 +10,9 @@ import structlog
 from healer.domain.approval import Approval, ApprovalState
 from healer.domain.breaker import Trip
 from healer.domain.incident import Incident, IncidentState
+from healer.domain.people import People
 from healer.domain.plan import Plan
 from healer.domain.playbook import ResolvesWhen
-from healer.domain.roster import Roster
 from healer.domain.run import Run, RunState
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Conflict, NotFound
@@ -81,8 +81,8 @@ class Book:
         _log.warning("breaker tripped", trip=trip.id, reason=trip.reason)
         return trip
 
-    def ask(self, incident: Incident, plan: Plan, roster: Roster) -> None:
-        """Put the plan to those whom its playbook names, as the roster knows them now."""
+    def ask(self, incident: Incident, plan: Plan, people: People) -> None:
+        """Put the plan to those whom its playbook names, as the groups stand now."""
         now, asking = self.clock.now(), plan.asking
         escalation = asking.escalation
         approval = Approval(
@@ -93,10 +93,10 @@ class Book:
             state=ApprovalState.PENDING,
             asked_at=now,
             expires_at=now + plan.approval_expires_after,
-            who=roster.members(asking.who),
+            who=people.members(asking.who),
             quorum=asking.quorum,
             escalate_at=None if escalation is None else now + escalation.after,
-            escalate_to=() if escalation is None else roster.members(escalation.to),
+            escalate_to=() if escalation is None else people.members(escalation.to),
         )
         asked = replace(
             incident,

@@ -145,7 +145,7 @@ class Operator:
         elif not plan.effects:
             self._settle_without_run(replace(incident, plan=plan, verdict=None))
         elif plan.needs_approval:
-            self.book.ask(incident, plan, self.knowledge.rules.roster)
+            self.book.ask(incident, plan, self.knowledge.rules.people)
             docket.asked(incident, plan)
         else:
             self._start(incident, plan, None, docket)

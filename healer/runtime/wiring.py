@@ -74,7 +74,7 @@ def playbooks_of(config: Config) -> tuple[Playbook, ...]:
 
 def checked(playbook: Playbook, config: Config) -> tuple[Problem, ...]:
     """What is wrong with a playbook that only the verbs, and the people of the deployment, can tell."""
-    return (*check_playbook(playbook, BUILT_IN), *check_people(playbook, config.approvals.roster()))
+    return (*check_playbook(playbook, BUILT_IN), *check_people(playbook, config.approvals.people()))
 
 
 def _collected(load: Callable[[], Sequence[_T]], problems: list[Problem]) -> Sequence[_T]:
@@ -139,7 +139,7 @@ def rules_of(config: Config) -> Rules:
         clear_after=config.detectors.clear_after,
         power_floor_w=config.power.floor_watts,
         maintenance=config.detectors.windows(),
-        roster=config.approvals.roster(),
+        people=config.approvals.people(),
     )
 
 

@@ -118,9 +118,9 @@ def test_groups_choose_among_the_approvers_and_may_mention_a_usergroup_of_slack(
     text = (
         "approvals:\n  approvers: [slack:U1, token:alice]\n  groups: {oncall: [slack:U1, slack:S0ONCALL], none: []}\n"
     )
-    roster = _config(tmp_path, text).approvals.roster()
-    assert roster.approvers == ("slack:U1", "token:alice")
-    assert roster.groups == {"oncall": ("slack:U1", "slack:S0ONCALL"), "none": ()}
+    people = _config(tmp_path, text).approvals.people()
+    assert people.approvers == ("slack:U1", "token:alice")
+    assert people.groups == {"oncall": ("slack:U1", "slack:S0ONCALL"), "none": ()}
 
 
 @pytest.mark.parametrize(

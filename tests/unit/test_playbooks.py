@@ -13,8 +13,8 @@ from healer.content.people import check_people
 from healer.content.playbooks import load_playbooks, parse_playbook
 from healer.documents import parse_document
 from healer.domain.component import ComponentKind
+from healer.domain.people import People
 from healer.domain.playbook import Asking, Escalation, OnError, OnExpire, OnFailure, Playbook, ResolvesWhen, Retry
-from healer.domain.roster import Roster
 from healer.errors import InvalidDocument, Rejected
 from tests.unit.core_samples import ECC, incident
 
@@ -377,7 +377,7 @@ ASKS = """\
   escalate: {after: 3m, to: [leads]}
   on_expire: escalate
 """
-ROSTER = Roster(
+PEOPLE = People(
     ("token:alice", "token:bob", "token:cara", "token:dan"),
     {"oncall": ("token:alice", "slack:S0ONCALL"), "leads": ("token:cara",), "nobody": ()},
 )
@@ -394,12 +394,12 @@ def _asks(*changes: tuple[str, str]) -> str:
 def test_whom_it_asks_is_read_as_it_is_written() -> None:
     escalation = Escalation(timedelta(minutes=3), ("leads",))
     assert _parsed(_asks()).approval.asking == Asking(("oncall", "token:dan"), 2, escalation, OnExpire.ESCALATE)
-    assert check_people(_parsed(_asks()), ROSTER) == ()
+    assert check_people(_parsed(_asks()), PEOPLE) == ()
 
 
 def test_it_asks_one_of_all_approvers_if_nothing_is_said() -> None:
     assert _parsed().approval.asking == Asking(None, 1, None, OnExpire.NEXT)
-    assert check_people(_parsed(), Roster()) == ()  # that nobody is listed is said of the configuration
+    assert check_people(_parsed(), People()) == ()  # that nobody is listed is said of the configuration
 
 
 @pytest.mark.parametrize(
@@ -447,11 +447,11 @@ def test_it_asks_one_of_all_approvers_if_nothing_is_said() -> None:
     ],
 )
 def test_people_that_the_deployment_has_not_are_refused(changes: list[tuple[str, str]], said: str) -> None:
-    assert said in [str(problem) for problem in check_people(_parsed(_asks(*changes)), ROSTER)]
+    assert said in [str(problem) for problem in check_people(_parsed(_asks(*changes)), PEOPLE)]
 
 
 def test_as_many_as_have_to_agree_are_enough() -> None:
-    assert check_people(_parsed(_asks(("quorum: 2", "quorum: 3"))), ROSTER) == ()
+    assert check_people(_parsed(_asks(("quorum: 2", "quorum: 3"))), PEOPLE) == ()
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from typing import TypeAlias
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.breaker import Trip
 from healer.domain.incident import Incident, Severity
+from healer.domain.people import is_usergroup
 from healer.domain.plan import Plan
-from healer.domain.roster import is_usergroup
 from healer.policy.approval import progress
 
 Block: TypeAlias = dict[str, object]

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from healer.domain.roster import Roster, is_usergroup
+from healer.domain.people import People, is_usergroup
 
-ROSTER = Roster(
+PEOPLE = People(
     ("slack:U1", "token:alice", "token:bob"),
     {"oncall": ("slack:U1", "slack:S0ONCALL"), "leads": ("token:alice", "slack:U1"), "empty": ()},
 )
@@ -13,7 +13,7 @@ ROSTER = Roster(
 @pytest.mark.parametrize(
     ("names", "members", "people"),
     [
-        pytest.param(None, ROSTER.approvers, set(ROSTER.approvers), id="none named is every approver"),
+        pytest.param(None, PEOPLE.approvers, set(PEOPLE.approvers), id="none named is every approver"),
         pytest.param((), (), set(), id="nobody named is nobody"),
         pytest.param(("empty",), (), set(), id="a group of nobody is nobody"),
         pytest.param(("oncall",), ("slack:U1", "slack:S0ONCALL"), {"slack:U1"}, id="nobody answers by a usergroup"),
@@ -29,8 +29,8 @@ ROSTER = Roster(
     ],
 )
 def test_who_is_meant_by_names(names: tuple[str, ...] | None, members: tuple[str, ...], people: set[str]) -> None:
-    assert ROSTER.members(names) == members
-    assert ROSTER.people(names) == people
+    assert PEOPLE.members(names) == members
+    assert PEOPLE.who_may(names) == people
 
 
 @pytest.mark.parametrize("member", ["slack:U0S1", "token:S0ONCALL", "slack:s0oncall", "slack:S", "slack:S0-1"])

@@ -1,4 +1,4 @@
-"""The roster: who may ever answer, and the groups that playbooks choose among them by name."""
+"""People: who may ever answer, and the groups that playbooks choose among them by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def is_usergroup(member: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Roster:
+class People:
     """Attributes:
     approvers: the ids of all who may ever answer.
     groups: by name, their members: ids of approvers, and usergroups of Slack.
@@ -33,6 +33,6 @@ class Roster:
             return self.approvers
         return tuple(dict.fromkeys(member for name in names for member in self.groups.get(name, (name,))))
 
-    def people(self, names: Iterable[str] | None) -> frozenset[str]:
+    def who_may(self, names: Iterable[str] | None) -> frozenset[str]:
         """Those of them who may answer."""
         return frozenset(self.members(names)) & frozenset(self.approvers)
