@@ -12,13 +12,14 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, PlainSerializer, PlainValidator
 
-from healer.documents import read_document
+from healer.documents import nearest, read_document
 from healer.domain.finding import FailureMode
 from healer.domain.maintenance import MaintenanceWindow, Once, Period, Weekly, parse_weekly
 from healer.domain.matcher import Matcher, checked_matchers, matchers_in
+from healer.domain.people import People, is_usergroup
 from healer.domain.verdict import Mode
 from healer.errors import InvalidDocument, Problem
-from healer.schema import Duration, Moment, Section, validated
+from healer.schema import Duration, GroupName, Member, Moment, Section, validated
 from healer.telemetry.identity import NODE_LABELS, TopologyRules
 from healer.telemetry.nccl.file_names import DUMP_NAMES, LOG_NAMES, FileNames
 from healer.telemetry.places.kube import NodeLabels
@@ -459,10 +460,28 @@ class ApprovalSettings(Section):
     """Who may answer, by the id that their channel authenticates: `slack:U024BE7LH` or `token:alice`.
 
     Nobody is listed by default, and then nobody may: an empty list never means everyone.
+
+    Attributes:
+        approvers: all who may ever answer.
+        groups: of them, for playbooks to choose among; a usergroup of Slack (`slack:S...`) is mentioned, no more.
     """
 
-    approvers: tuple[Annotated[str, Field(pattern=r"^(slack|token|local):\S+$")], ...] = ()
+    approvers: tuple[Member, ...] = ()
+    groups: dict[GroupName, tuple[Member, ...]] = Field(default_factory=dict)
     slack: SlackSettings | None = None
+
+    def model_post_init(self, _context: object) -> None:
+        for member in filter(is_usergroup, self.approvers):
+            raise ValueError(f"approvers lists {member}, a usergroup of Slack: name its people, it stands in a group")
+        for name, members in self.groups.items():
+            for member in members:
+                if member not in self.approvers and not is_usergroup(member):
+                    hint = nearest(member, self.approvers)
+                    text = f"groups.{name} lists {member}, who is not in approvers: who may answer at all stands there"
+                    raise ValueError(text + (f" ({hint})" if hint else ""))
+
+    def people(self) -> People:
+        return People(self.approvers, self.groups)
 
 
 class KubernetesSettings(Section):

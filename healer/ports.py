@@ -197,8 +197,16 @@ class ApprovalChannel(Protocol):
         """Put the question; return the channel's name of the message, or "" if it cannot be updated later."""
         ...
 
+    def escalate(self, approval: Approval, incident: Incident) -> str:
+        """Put the question anew, to those who may answer from now on; return the name of this message as `ask` does."""
+        ...
+
+    def update(self, approval: Approval, incident: Incident) -> None:
+        """Show who has agreed by now, where the question stands."""
+        ...
+
     def close(self, approval: Approval, incident: Incident) -> None:
-        """Show the answer in place of the question."""
+        """Show the answer in place of the question, wherever it stands."""
         ...
 
     def warn(self, trip: Trip) -> None:
@@ -321,7 +329,11 @@ class Journal(Protocol):
         ...
 
     def decide(self, approval_id: str, person: Person, now: datetime, *, approve: bool, reason: str) -> Approval:
-        """Answer a pending approval, once, with its audit line. Raises NotFound; Conflict if answered or expired."""
+        """Answer a pending approval, with its audit line; of a yes that is not the last one needed it stays pending.
+
+        Whether the person may answer was decided before. Raises NotFound; Conflict if answered, expired, or if the
+        person has agreed already.
+        """
         ...
 
     def runs(self, *, active_only: bool = False, due_at: datetime | None = None, limit: int = 1000) -> tuple[Run, ...]:

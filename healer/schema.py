@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
     ValidationError,
     WithJsonSchema,
@@ -75,6 +76,11 @@ Delay = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(fo
 Duration = Annotated[Delay, AfterValidator(_positive)]
 
 Moment = Annotated[datetime, BeforeValidator(parse_moment)]
+
+Member = Annotated[str, Field(pattern=r"^(slack|token|local):\S+$")]
+"""A person by the id that their channel authenticates, or a usergroup of Slack."""
+
+GroupName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 
 
 class Section(BaseModel):

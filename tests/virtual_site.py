@@ -121,7 +121,8 @@ class RecordingChannel:
     """Implements `healer.ports.ApprovalChannel`.
 
     Attributes:
-        asked, closed: the ids of approvals, in order.
+        asked, closed, escalated: the ids of approvals, in order.
+        updated: with how many have agreed.
         warned: the ids of the breaker's trips, in order.
         down: does not answer.
     """
@@ -129,6 +130,8 @@ class RecordingChannel:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.closed: list[tuple[str, ApprovalState]] = []
+        self.escalated: list[str] = []
+        self.updated: list[tuple[str, int]] = []
         self.warned: list[str] = []
         self.down = False
 
@@ -138,6 +141,19 @@ class RecordingChannel:
             raise Unavailable("channel", "did not answer")
         self.asked.append(approval.id)
         return f"message-{len(self.asked)}"
+
+    def escalate(self, approval: Approval, incident: Incident) -> str:
+        assert incident.id == approval.incident_id
+        if self.down:
+            raise Unavailable("channel", "did not answer")
+        self.escalated.append(approval.id)
+        return f"escalation-{len(self.escalated)}"
+
+    def update(self, approval: Approval, incident: Incident) -> None:
+        assert incident.id == approval.incident_id
+        if self.down:
+            raise Unavailable("channel", "did not answer")
+        self.updated.append((approval.id, len(approval.agreed)))
 
     def close(self, approval: Approval, incident: Incident) -> None:
         assert incident.id == approval.incident_id

@@ -140,6 +140,20 @@ class _Linter:
         if risky and unasked:
             text = f"nobody is asked before {risky[0].use}, e.g. for {_named(unasked[0])}"
             self._warning(("approval", "when"), text, '"true" asks always')
+        self._escalation()
+
+    def _escalation(self) -> None:
+        rule, escalation = self.playbook.approval, self.playbook.approval.asking.escalation
+        if escalation is None:
+            return
+        if escalation.after >= rule.expires_after:
+            after, expires = format_duration(escalation.after), format_duration(rule.expires_after)
+            text = f"{after} never comes: the question has expired after {expires}"
+            self._error(("approval", "escalate", "after"), text, "shorten it, or lengthen expires_after")
+        known = rule.asking.who
+        if known is None or set(escalation.to) <= set(known):
+            text = "these may answer from the start: it only tells them once more"
+            self._warning(("approval", "escalate", "to"), text, "name in who whom the question is put to at first")
 
     def limits(self, budgets: Mapping[str, DisruptionBudget]) -> None:
         if not any(self.verbs[step.use].keeps_work_away for step in self.playbook.steps):

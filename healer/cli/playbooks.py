@@ -16,24 +16,24 @@ import msgspec
 import healer
 from healer.actions.lint import Remark, Weight, lint
 from healer.actions.playbook_schema import document_schema
-from healer.actions.registry import check_playbook
 from healer.adapters.journal.sql import SqlJournal
 from healer.cli import serve
 from healer.cli.options import config_option, find_config, json_option, one_line
 from healer.cli.scaffold import scaffold
 from healer.config import Config
+from healer.content.nesting import joined, nesting_problems
 from healer.content.playbooks import parse_playbook
 from healer.documents import Document, parse_document, read_document
 from healer.domain.component import Component
 from healer.domain.finding import FailureMode
-from healer.domain.playbook import Playbook
+from healer.domain.playbook import Asking, Playbook
 from healer.errors import HealerError, InvalidDocument, NotFound, Problem
 from healer.rehearsal.rehearse import Played, rehearse
 from healer.runtime.knowledge import Outside
 from healer.runtime.outside import build_cluster, build_power, build_source, build_tickets, build_topology
 from healer.runtime.preview import Preview, preview
 from healer.runtime.web.views import plan_view
-from healer.runtime.wiring import Content, WallClock, budgets_of, detectors_of, playbooks_of, verbs_of
+from healer.runtime.wiring import Content, WallClock, budgets_of, checked, detectors_of, playbooks_of, verbs_of
 from healer.schema import format_duration
 from healer.verb import Verbs
 
@@ -62,20 +62,21 @@ def _chosen(names: Sequence[str], config: Config, verbs: Verbs) -> tuple[tuple[P
         if name in by_name:
             chosen.append(by_name[name])
         elif Path(name).is_file():
-            chosen.append(_valid(read_document(Path(name)), verbs))
+            chosen.append(_valid(read_document(Path(name)), config, verbs, deployed))
         else:
             known = ", ".join(by_name) or "none"
             raise NotFound("playbook", f"{name} is neither a file nor in {config.playbooks.path}, which has {known}")
     return tuple(chosen), deployed
 
 
-def _valid(document: Document, verbs: Verbs) -> Playbook:
-    """Raises InvalidDocument."""
+def _valid(document: Document, config: Config, verbs: Verbs, deployed: Sequence[Playbook]) -> Playbook:
+    """As it is beside those that are deployed. Raises InvalidDocument."""
     found = parse_playbook(document)
-    problems = check_playbook(found, verbs)
+    beside = {**{each.name: each for each in deployed}, found.name: found}
+    problems = [*checked(found, config, verbs), *nesting_problems(beside)]
     if problems:
         raise InvalidDocument(*problems)
-    return found
+    return joined(beside)[found.name]
 
 
 # Writing
@@ -100,7 +101,7 @@ def new(name: str, mode: str, config_path: Path | None) -> None:
     if path.exists():
         raise HealerError(f"{path} is there already; nothing was written")
     text = scaffold(name, FailureMode(mode))
-    _valid(parse_document(text, file=str(path)), verbs_of(config))  # the name may be none
+    _valid(parse_document(text, file=str(path)), config, verbs_of(config), ())  # the name may be none
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     click.echo(f"wrote {path}; now: healer playbook lint {name} and healer playbook rehearse {name}")
@@ -308,9 +309,14 @@ def _shown(seen: Preview) -> Iterator[str]:
         yield f"budget: {seen.plan.budget}"
         if seen.plan.locks:
             yield f"locks: {', '.join(seen.plan.locks)}"
-        yield f"a person is asked first: {'yes' if seen.plan.needs_approval else 'no'}"
+        yield f"a person is asked first: {_asked(seen.plan.asking) if seen.plan.needs_approval else 'no'}"
     for verdict in seen.verdicts:
         yield f"held back: {verdict}"
+
+
+def _asked(asking: Asking) -> str:
+    who = f" of {', '.join(asking.who)}" if asking.who is not None else ""
+    return "yes" + (f": {asking.quorum}{who}" if who or asking.quorum > 1 else "")
 
 
 def _previewed(seen: Preview) -> dict[str, object]:

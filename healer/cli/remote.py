@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import click
 import requests
 
-from healer.cli import incident_text, run_text
+from healer.cli import approval_text, incident_text, run_text
 from healer.cli.options import age, config_option, find_config, json_option, print_table
 from healer.errors import HealerError, Unavailable
 
@@ -167,16 +167,9 @@ approvals = _group(
     _Listing(
         "/api/v1/approvals",
         "no approvals",
-        ("ID", "AGE", "STATE", "PLAYBOOK", "TARGET", "EXPIRES", "BY"),
-        lambda a: (
-            a["id"],
-            _age(a["asked_at"]),
-            a["state"],
-            a["plan"]["playbook"],
-            _place(a["plan"]["target"]),
-            a["expires_at"],
-            (a["decided_by"] or {}).get("id", ""),
-        ),
+        approval_text.COLUMNS,
+        lambda item: approval_text.row(approval_text.parsed(item), datetime.now(UTC)),
+        lambda item: approval_text.lines(approval_text.parsed(item), datetime.now(UTC)),
     ),
     summary="The approvals with their plans, newest first.",
 )
@@ -208,7 +201,7 @@ def _answer(verb: str, *, summary: str) -> click.Command:
     @daemon_options
     def answer(approval_id: str, reason: str, config_path: Path | None, url: str | None, token: str | None) -> None:
         given = daemon_of(config_path, url, token).post(f"/api/v1/approvals/{approval_id}/{verb}", {"reason": reason})
-        click.echo(f"{approval_id} is {given['state']}")
+        click.echo(approval_text.outcome(approval_text.parsed(given)))
 
     return answer
 

@@ -13,7 +13,7 @@ from healer.domain.incident import IncidentState
 from healer.domain.playbook import Scalar
 from healer.domain.run import RunState
 from healer.domain.verdict import Mode
-from healer.schema import Delay, Duration, Section
+from healer.schema import Delay, Duration, GroupName, Member, Section
 
 
 class Site(Section):
@@ -145,6 +145,18 @@ class Answer(StrEnum):
     NOBODY = "nobody"
 
 
+class Said(Section):
+    """What one person says when they are asked.
+
+    Attributes:
+        at: in the time of the test; to what is asked later they say it then.
+    """
+
+    by: Member
+    at: Delay = timedelta(0)
+    say: Literal["approve", "deny"] = "approve"
+
+
 class Expected(Section):
     """Attributes:
     asked: whether a person was asked.
@@ -174,6 +186,9 @@ class Expected(Section):
 
 class PlaybookTest(Section):
     """Attributes:
+    answer: what on-call says, as many of them as have to agree.
+    answers: in place of it, what people say: only theirs, and only as far as they may.
+    groups: of approvals.groups, in place of the deployment's.
     lasts: at most so long, in the time of the test.
     """
 
@@ -186,6 +201,8 @@ class PlaybookTest(Section):
     mode: Mode = Mode.ACT
     params: dict[str, Scalar] = Field(default_factory=dict)
     answer: Answer = Answer.APPROVE
+    answers: tuple[Said, ...] = ()
+    groups: dict[GroupName, tuple[Member, ...]] = Field(default_factory=dict)
     events: tuple[Event, ...] = ()
     lasts: Duration = timedelta(hours=1)
     expect: Expected
@@ -194,4 +211,6 @@ class PlaybookTest(Section):
     def _something_goes_wrong(self) -> Self:
         if self.incident is None and not self.faults:
             raise ValueError("nothing goes wrong: it needs an incident, or faults")
+        if self.answers and "answer" in self.model_fields_set:
+            raise ValueError("it has either answer, what on-call says, or answers, what each of them says")
         return self

@@ -20,10 +20,13 @@ from healer.domain.finding import FailureMode
 from healer.domain.playbook import (
     ApprovalRule,
     Argument,
+    Asking,
+    Escalation,
     Expression,
     ForEach,
     Limits,
     OnError,
+    OnExpire,
     OnFailure,
     Playbook,
     Rate,
@@ -47,9 +50,33 @@ class _Match(Section):
     moment: str | None = None
 
 
+class _Escalation(Section):
+    """Attributes:
+    after: if nobody has decided by then.
+    to: groups of approvals.groups, or people: they may answer from then on, too.
+    """
+
+    after: Duration
+    to: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 class _Approval(Section):
+    """Attributes:
+    who: groups of approvals.groups, or people; null for all of approvals.approvers.
+    quorum: so many different people have to agree; one no is a no.
+    on_expire: next is what `otherwise` names, else a person; escalate is a person, whatever it says.
+    """
+
     when: str = "true"
+    who: Annotated[tuple[str, ...] | None, Field(min_length=1)] = None
+    quorum: Annotated[int, Field(ge=1, le=20)] = 1
     expires_after: Duration = timedelta(minutes=30)
+    escalate: _Escalation | None = None
+    on_expire: OnExpire = OnExpire.NEXT
+
+    def asking(self) -> Asking:
+        escalation = None if self.escalate is None else Escalation(self.escalate.after, self.escalate.to)
+        return Asking(self.who, self.quorum, escalation, self.on_expire)
 
 
 class _Retry(Section):
@@ -283,7 +310,7 @@ def parse_playbook(document: Document) -> Playbook:
         description=raw.description.strip(),
         failure_modes=frozenset() if match is None else frozenset(match.failure_modes),
         target=None if raw.target == "incident" else ComponentKind(raw.target),
-        approval=ApprovalRule(when, raw.approval.expires_after),
+        approval=ApprovalRule(when, raw.approval.expires_after, raw.approval.asking()),
         steps=steps,
         resolves_when=raw.resolves_when,
         digest=hashlib.sha256(document.text.encode()).hexdigest(),

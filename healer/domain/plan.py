@@ -7,11 +7,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from healer.domain.component import Component
-from healer.domain.playbook import OnError, OnFailure, ResolvesWhen, Retry, Scalar
+from healer.domain.playbook import Asking, OnError, OnFailure, ResolvesWhen, Retry, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,7 @@ class Plan:
     reason: str = ""
     otherwise: str | None = None
     locks: tuple[str, ...] = ()
+    asking: Asking = field(default_factory=Asking)
 
     @property
     def digest(self) -> str:

@@ -144,6 +144,39 @@ class Step:
         return variables if self.condition is None or self.condition(variables) is True else None
 
 
+class OnExpire(StrEnum):
+    """What becomes of the incident when its question was not answered in time."""
+
+    NEXT = "next"  # what `otherwise` names, else a person
+    ESCALATE = "escalate"  # a person, whatever `otherwise` says
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """Attributes:
+    after: from when on, since the question was put, if it is still open.
+    to: groups or people who may answer from then on, too.
+    """
+
+    after: timedelta
+    to: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a question is put.
+
+    Attributes:
+        who: groups or people; None for all of approvals.approvers.
+        quorum: so many different people have to agree.
+    """
+
+    who: tuple[str, ...] | None = None
+    quorum: int = 1
+    escalation: Escalation | None = None
+    on_expire: OnExpire = OnExpire.NEXT
+
+
 @dataclass(frozen=True, slots=True)
 class ApprovalRule:
     """Attributes:
@@ -152,6 +185,7 @@ class ApprovalRule:
 
     when: Expression
     expires_after: timedelta = timedelta(minutes=30)
+    asking: Asking = Asking()
 
 
 @dataclass(frozen=True, slots=True)

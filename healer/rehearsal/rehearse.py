@@ -106,6 +106,9 @@ def _objections(test: PlaybookTest, playbook: Playbook) -> Iterator[_Objection]:
     for name in test.params:
         if name not in playbook.params:
             yield ("params", name), "the playbook has no such param", nearest(name, playbook.params)
+    for name in _groups_missing(test, playbook):
+        hint = nearest(name, test.groups) or "say under groups who is in it"
+        yield ("answers",), f"the playbook asks {name}, and the test has no such group", hint
     for path, place, known in _places(test, layout):
         if place is not None and place not in known:
             yield path, f"the site has no {place!r}", nearest(place, known) or f"it has {', '.join(known)}"
@@ -118,6 +121,14 @@ def _objections(test: PlaybookTest, playbook: Playbook) -> Iterator[_Objection]:
         else:
             for wrong in objections(_fault(said), layout):
                 yield ("faults", position, wrong.field), wrong.text, wrong.hint
+
+
+def _groups_missing(test: PlaybookTest, playbook: Playbook) -> Sequence[str]:
+    """Those that the playbook asks, at first or later, in a test where it matters who answers."""
+    asking = playbook.approval.asking
+    later = () if asking.escalation is None else asking.escalation.to
+    named = [name for name in (*(asking.who or ()), *later) if ":" not in name]  # an id is a person
+    return [name for name in named if name not in test.groups] if test.answers else ()
 
 
 def _places(test: PlaybookTest, layout: Layout) -> Iterator[tuple[KeyPath, str | None, Sequence[str]]]:

@@ -23,9 +23,11 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Finding, Findings, Health, Report
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
+from healer.domain.people import is_usergroup
 from healer.domain.playbook import Playbook
 from healer.domain.run import EffectRecord, EffectState, Run
 from healer.errors import Conflict, Unavailable
+from healer.policy.approval import may_decide
 from healer.rehearsal.virtual import START, ClusterJobs, FleetPower, FleetTelemetry, HeldTickets, VirtualClock
 from healer.runtime.knowledge import Outside
 from healer.runtime.operator import Operator
@@ -101,6 +103,7 @@ class Stage:
     operator: Operator = field(init=False)
     effects: list[str] = field(default_factory=list)
     _happened: list[tuple[datetime, str]] = field(default_factory=list)
+    _said: set[tuple[str, int]] = field(default_factory=set)  # question, and which of the test's answers
     _starts: int = 0
     # How many changes of the cluster, the agents and the tickets are in `effects`.
     _seen: tuple[int, int, int] = (0, 0, 0)
@@ -187,13 +190,33 @@ class Stage:
         return bool(incidents) and all(incident.state.ended for incident in incidents)
 
     def _answer(self) -> None:
-        if self.test.answer is Answer.NOBODY:
-            return
-        approve = self.test.answer is Answer.APPROVE
         for approval in self.journal.approvals(open_only=True):
-            if approval.state is ApprovalState.PENDING:
-                with suppress(Conflict):
-                    self.journal.decide(approval.id, _ON_CALL, self.clock.now(), approve=approve, reason="rehearsed")
+            if approval.state is not ApprovalState.PENDING:
+                continue
+            if self.test.answers:
+                self._say(approval.id)
+            elif self.test.answer is not Answer.NOBODY:
+                approve = self.test.answer is Answer.APPROVE
+                for number in range(approval.missing if approve else 1):
+                    with suppress(Conflict):
+                        self._decide(approval.id, _on_call(number), approve=approve)
+
+    def _say(self, approval_id: str) -> None:
+        """What those whom the test names have to say by now, each once; and what is refused of it."""
+        for number, said in enumerate(self.test.answers):
+            now, person, approve = self.clock.now(), Person(said.by), said.say == "approve"
+            if START + said.at > now or (approval_id, number) in self._said:
+                continue
+            self._said.add((approval_id, number))
+            approvers = self.operator.knowledge.rules.people.approvers
+            refusal = may_decide(self.journal.approval(approval_id), person, approvers, now, approve=approve)
+            if refusal is None:
+                self._decide(approval_id, person, approve=approve)
+            else:
+                self._happened.append((now, f"the test: {said.say} by {said.by} does not count: {refusal}"))
+
+    def _decide(self, approval_id: str, person: Person, *, approve: bool) -> None:
+        self.journal.decide(approval_id, person, self.clock.now(), approve=approve, reason="rehearsed")
 
     def _happens(self, event: Event) -> None:
         node, job = event.node or "", event.job or ""
@@ -263,6 +286,18 @@ class Stage:
         return tuple(f"+{_clock(at - START)}  {text}" for at, text in lines)
 
 
+def _on_call(number: int) -> Person:
+    """The people of on-call, of whom one after the other agrees."""
+    return Person(f"{_ON_CALL.id}-{number + 1}", f"{_ON_CALL.name} {number + 1}") if number else _ON_CALL
+
+
+def _approvals(test: PlaybookTest) -> dict[str, object]:
+    """Whoever the test names may answer; whether they are asked is the playbook's to say."""
+    members = [*(member for group in test.groups.values() for member in group), *(said.by for said in test.answers)]
+    people = dict.fromkeys(member for member in members if not is_usergroup(member))
+    return {"approvers": tuple(people), "groups": test.groups}
+
+
 def _clock(span: timedelta) -> str:
     minutes, seconds = divmod(int(span.total_seconds()), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
@@ -281,6 +316,7 @@ def _config(config: Config, test: PlaybookTest) -> Config:
             "playbooks": {"path": config.playbooks.path},
             "budgets": config.budgets,
             "power": {"floor_watts": config.power.floor_watts},
+            "approvals": _approvals(test),
             "cluster": {"kind": "simulated"},
             "http": {"listen": "127.0.0.1:0", "auth": "none"},
         }

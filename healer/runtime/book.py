@@ -10,11 +10,13 @@ import structlog
 from healer.domain.approval import Approval, ApprovalState
 from healer.domain.breaker import Trip
 from healer.domain.incident import Incident, IncidentState
+from healer.domain.people import People
 from healer.domain.plan import Plan
 from healer.domain.playbook import ResolvesWhen
 from healer.domain.run import Run, RunState
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Conflict, NotFound
+from healer.policy.approval import progress
 from healer.policy.breaker import Storm
 from healer.policy.guards import leases_of
 from healer.ports import Clock, Journal, Transaction
@@ -79,9 +81,10 @@ class Book:
         _log.warning("breaker tripped", trip=trip.id, reason=trip.reason)
         return trip
 
-    def ask(self, incident: Incident, plan: Plan) -> None:
-        """Put the plan to a person."""
-        now = self.clock.now()
+    def ask(self, incident: Incident, plan: Plan, people: People) -> None:
+        """Put the plan to those whom its playbook names, as the groups stand now."""
+        now, asking = self.clock.now(), plan.asking
+        escalation = asking.escalation
         approval = Approval(
             id=self.new_id("apr"),
             incident_id=incident.id,
@@ -90,6 +93,10 @@ class Book:
             state=ApprovalState.PENDING,
             asked_at=now,
             expires_at=now + plan.approval_expires_after,
+            who=people.members(asking.who),
+            quorum=asking.quorum,
+            escalate_at=None if escalation is None else now + escalation.after,
+            escalate_to=() if escalation is None else people.members(escalation.to),
         )
         asked = replace(
             incident,
@@ -104,7 +111,8 @@ class Book:
             self.write_incident(write, asked)
             write.add_approval(approval)
             effects = [str(effect) for effect in plan.effects]
-            detail = {"digest": approval.digest, "effects": effects, "incident": incident.id}
+            detail: dict[str, object] = {"digest": approval.digest, "effects": effects, "incident": incident.id}
+            detail |= {"who": approval.who, "quorum": approval.quorum}
             write.audit(now, "healer", "approval.asked", approval.id, reason=plan.reason, detail=detail)
 
     def start(self, incident: Incident, plan: Plan, approval_id: str | None) -> Run | None:
@@ -168,6 +176,24 @@ class Book:
         """The next turn plans anew."""
         now = self.clock.now()
         self.save(replace(incident, state=IncidentState.OPEN, approval_id=None, changed_at=now, story=why))
+
+    def escalate_question(self, approval: Approval) -> bool:
+        """Note that more people may answer from now on; False if it was answered meanwhile, or noted before."""
+        why = f"open since {approval.asked_at:%H:%M:%S}Z: {progress(approval)}"
+
+        def escalated(current: Approval) -> Approval:
+            if current.state is not ApprovalState.PENDING or current.escalated:
+                raise Conflict("approval", f"{current.id} was {current.state} meanwhile")
+            return replace(current, escalated=True)
+
+        try:
+            with self.journal.transaction() as write:
+                write.change_approval(approval.id, escalated)
+                detail = {"digest": approval.digest, "to": approval.escalate_to}
+                write.audit(self.clock.now(), "healer", "approval.escalated", approval.id, reason=why, detail=detail)
+        except Conflict:
+            return False
+        return True
 
     def close(self, approval: Approval, state: ApprovalState, why: str) -> bool:
         """Close a question that nobody has answered; False if an answer came in meanwhile, which stands."""

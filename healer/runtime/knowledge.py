@@ -16,6 +16,7 @@ from healer.domain.fleet import Fleet
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
 from healer.domain.maintenance import MaintenanceWindow
+from healer.domain.people import People
 from healer.domain.playbook import Playbook
 from healer.domain.run import Run, Start
 from healer.domain.silence import Silence, Silenced
@@ -63,6 +64,7 @@ class Rules:
     clear_after: timedelta = timedelta(minutes=2)
     power_floor_w: float = 300.0
     maintenance: tuple[MaintenanceWindow, ...] = ()
+    people: People = field(default_factory=People)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,11 +19,12 @@ from healer.domain.finding import Findings
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.plan import Plan
-from healer.domain.playbook import ResolvesWhen
+from healer.domain.playbook import OnExpire, ResolvesWhen
 from healer.domain.reading import Reading
 from healer.domain.run import Done, Failed, RetryAfter, Run, RunState
 from healer.domain.verdict import Guard, Mode, Verdict
 from healer.errors import HealerError, Rejected, Unavailable
+from healer.policy.approval import progress
 from healer.policy.breaker import Demand, storm_in
 from healer.policy.correlation import correlate
 from healer.policy.guards import budget_line, first_verdict, is_demand
@@ -148,7 +149,7 @@ class Operator:
         elif not plan.effects:
             self._settle_without_run(replace(incident, plan=plan, verdict=None))
         elif plan.needs_approval:
-            self.book.ask(incident, plan)
+            self.book.ask(incident, plan, self.knowledge.rules.people)
             docket.asked(incident, plan)
         else:
             self._start(incident, plan, None, docket)
@@ -209,12 +210,14 @@ class Operator:
     def _follow_up(self, incident: Incident, approval: Approval, docket: Docket) -> None:
         match approval.state:
             case ApprovalState.PENDING if self.clock.now() >= approval.expires_at:
-                if self.book.close(approval, ApprovalState.EXPIRED, "nobody answered in time"):
-                    self.book.give_up(incident, "nobody answered in time")
+                enough = f"not enough people answered in time: {progress(approval)}"
+                why = enough if approval.agreed else "nobody answered in time"
+                if self.book.close(approval, ApprovalState.EXPIRED, why):
+                    self._unanswered(incident, replace(approval, reason=why))
             case ApprovalState.PENDING:
-                self._void_if_silenced(incident, approval, docket)
+                self._ask_on(incident, approval, docket)
             case ApprovalState.EXPIRED:
-                self.book.give_up(incident, "nobody answered in time")
+                self._unanswered(incident, approval)
             case ApprovalState.VOID:
                 self.book.open_again(incident, approval.reason)
             case ApprovalState.DENIED:
@@ -222,11 +225,19 @@ class Operator:
             case ApprovalState.APPROVED:
                 self._start_approved(incident, approval, docket)
 
-    def _void_if_silenced(self, incident: Incident, approval: Approval, docket: Docket) -> None:
+    def _unanswered(self, incident: Incident, approval: Approval) -> None:
+        if approval.plan.asking.on_expire is OnExpire.ESCALATE:
+            self.book.escalate(incident, approval.reason)
+        else:
+            self.book.give_up(incident, approval.reason)
+
+    def _ask_on(self, incident: Incident, approval: Approval, docket: Docket) -> None:
         """Nobody is asked about what a person wants left alone; if it outlasts the silence, it is asked anew."""
         silenced = self.knowledge.silenced(incident, docket.claims)
         if silenced is not None:
             self.book.reopen(incident, approval, str(silenced))
+        elif approval.is_escalated(self.clock.now()) and not approval.escalated:
+            self.book.escalate_question(approval)
 
     def _start_approved(self, incident: Incident, approval: Approval, docket: Docket) -> None:
         """The answer counts for what was shown: plan once more, and ask again rather than do more than that."""
@@ -238,11 +249,11 @@ class Operator:
         elif verdict is None:
             self._start(incident, approval.plan, approval.id, docket)
         elif verdict.guard is Guard.SILENCE:
-            self.book.open_again(incident, f"approved by {approval.decided_by}, but {verdict.message}")
+            self.book.open_again(incident, f"approved by {approval.approved_by}, but {verdict.message}")
         elif self.clock.now() >= approval.expires_at:
-            self.book.escalate(incident, f"approved by {approval.decided_by}, but held until it expired: {verdict}")
+            self.book.escalate(incident, f"approved by {approval.approved_by}, but held until it expired: {verdict}")
         else:
-            story = f"approved by {approval.decided_by}, held: {verdict}"
+            story = f"approved by {approval.approved_by}, held: {verdict}"
             self.book.save(replace(incident, verdict=verdict, story=story), before=incident)
 
     def _carry_on(self, run: Run) -> None:
@@ -312,29 +323,36 @@ class Operator:
                 write.change_trip(trip.id, lambda current: replace(current, announced=True))
 
     def _show(self, approval: Approval) -> None:
-        pending = approval.state is ApprovalState.PENDING
-        if approval.announced if pending else approval.closed:
-            return
-        incident = self.journal.incident(approval.incident_id)
-        if pending:
-            if self.knowledge.silenced(incident) is not None:
-                return  # it is about to be voided
-            name = self.channel.ask(approval, incident) if self.channel is not None else ""
-            self._mark(replace(approval, announced=True, announced_as=name))
-        else:
+        if approval.state is ApprovalState.PENDING:
+            told = approval.announced and approval.escalation_announced is approval.escalated
+            if told and approval.shown == len(approval.agreed):
+                return
+            incident = self.journal.incident(approval.incident_id)
+            if self.knowledge.silenced(incident) is None:  # else it is about to be voided
+                self._put(approval, incident)
+        elif not approval.closed:
             if self.channel is not None and approval.announced:
-                self.channel.close(approval, incident)
-            self._mark(replace(approval, closed=True))
+                self.channel.close(approval, self.journal.incident(approval.incident_id))
+            self._mark(approval, lambda now: replace(now, closed=True))
 
-    def _mark(self, shown: Approval) -> None:
-        """Note what the channel shows, and nothing else: the answer may have come in meanwhile."""
+    def _put(self, approval: Approval, incident: Incident) -> None:
+        """Show what the channel does not show yet: the question, that it was escalated, or who has agreed."""
+        channel, agreed = self.channel, len(approval.agreed)
+        if not approval.announced:
+            name = channel.ask(approval, incident) if channel is not None else ""
+            self._mark(approval, lambda now: replace(now, announced=True, announced_as=name, shown=agreed))
+        elif approval.escalated and not approval.escalation_announced:
+            name = channel.escalate(approval, incident) if channel is not None else ""
+            self._mark(approval, lambda now: replace(now, escalation_announced=True, escalated_as=name))
+        else:
+            if channel is not None:
+                channel.update(approval, incident)
+            self._mark(approval, lambda now: replace(now, shown=agreed))
+
+    def _mark(self, approval: Approval, shown: Callable[[Approval], Approval]) -> None:
+        """Note what the channel shows, and nothing else: an answer may have come in meanwhile."""
         with self.journal.transaction() as write:
-            write.change_approval(
-                shown.id,
-                lambda current: replace(
-                    current, announced=shown.announced, announced_as=shown.announced_as, closed=shown.closed
-                ),
-            )
+            write.change_approval(approval.id, shown)
 
     def _pin(self, frame: Frame, findings: Findings, reading: Reading, started: datetime) -> None:
         now, last = self.clock.now(), self.board.look()

@@ -77,6 +77,7 @@ class Planner:
             reason=incident.reasons[0],
             otherwise=playbook.otherwise,
             locks=tuple(lock_named(lock, variables) for lock in playbook.locks),
+            asking=playbook.approval.asking,
         )
         blockers = [text for proposal in proposals for text in proposal.blockers]
         if blockers:

@@ -14,6 +14,7 @@ from healer.config import BudgetSettings, Config
 from healer.content.actions import load_actions
 from healer.content.detectors import Detector, load_detectors
 from healer.content.models import Model, load_models
+from healer.content.people import check_people
 from healer.content.playbooks import load_playbooks
 from healer.domain.playbook import Playbook
 from healer.errors import InvalidDocument, Problem
@@ -83,9 +84,15 @@ def playbooks_of(config: Config, verbs: Verbs | None) -> tuple[Playbook, ...]:
     settings = config.playbooks
 
     def check(playbook: Playbook) -> tuple[Problem, ...]:
-        return () if verbs is None else check_playbook(playbook, verbs)
+        return checked(playbook, config, verbs)
 
     return load_playbooks(settings.path, params=settings.params, disabled=settings.disabled, check=check)
+
+
+def checked(playbook: Playbook, config: Config, verbs: Verbs | None) -> tuple[Problem, ...]:
+    """What is wrong with a playbook that only the verbs, and the people of the deployment, can tell."""
+    of_verbs = () if verbs is None else check_playbook(playbook, verbs)
+    return (*of_verbs, *check_people(playbook, config.approvals.people()))
 
 
 def _verbs_or_none(config: Config, problems: list[Problem]) -> Verbs | None:
@@ -158,6 +165,7 @@ def rules_of(config: Config) -> Rules:
         clear_after=config.detectors.clear_after,
         power_floor_w=config.power.floor_watts,
         maintenance=config.detectors.windows(),
+        people=config.approvals.people(),
     )
 
 

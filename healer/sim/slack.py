@@ -28,6 +28,7 @@ from healer.sim.slack_messages import (
     arguments,
     channel_id,
     content,
+    posted,
     rewritten,
     update_error,
     with_ids,
@@ -164,7 +165,7 @@ class LocalSlack(Served):
         )
         if error:
             return _no(error, block_faults(blocks or ()))
-        return _yes(self._keep(Message(channel_id(channel), self._next_ts(), text or "", with_ids(blocks))))
+        return _yes(self._keep(posted(channel_id(channel), self._next_ts(), text, blocks, from_bot=True)))
 
     async def _update(self, request: Request) -> Response:
         asked = await _arguments(request)
@@ -183,7 +184,7 @@ class LocalSlack(Served):
         if error:
             return PlainTextResponse(error, status_code=400)
         ts = self._next_ts()
-        self._keep(Message(_WEBHOOK_CHANNEL, ts, text or "", with_ids(blocks), from_bot=False))
+        self._keep(posted(_WEBHOOK_CHANNEL, ts, text, blocks, from_bot=False))
         return PlainTextResponse("ok")
 
     async def _respond(self, request: Request) -> Response:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from urllib.parse import parse_qsl
@@ -13,11 +14,16 @@ from healer.errors import NotFound
 from healer.sim.slack_limits import Json
 
 COMPONENT = "local Slack"
+_MENTION = re.compile(r"<@([UW][A-Z0-9]+)>|<!subteam\^(S[A-Z0-9]+)>")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message as it stands in its channel now; `updates` counts how often it was rewritten."""
+    """A message as it stands in its channel now; `updates` counts how often it was rewritten.
+
+    Attributes:
+        notified: the people and usergroups whom it mentioned when it was posted: an update notifies nobody.
+    """
 
     channel: str
     ts: str
@@ -25,6 +31,7 @@ class Message:
     blocks: tuple[Json, ...]
     from_bot: bool = True
     updates: int = 0
+    notified: tuple[str, ...] = ()
 
     def button(self, action_id: str) -> tuple[str, str | None]:
         """The block_id and the value of the button with this action_id."""
@@ -67,6 +74,25 @@ def content(asked: Json) -> tuple[str | None, Sequence[object] | None]:
     text, blocks = asked.get("text"), asked.get("blocks")
     listed = blocks if blocks is None or isinstance(blocks, list) else [blocks]
     return (text if isinstance(text, str) else None), listed
+
+
+def posted(channel: str, ts: str, text: str | None, blocks: Sequence[object] | None, *, from_bot: bool) -> Message:
+    """A new message; where there are blocks, those are what people see, and what mentions them."""
+    named = with_ids(blocks)
+    seen = "\n".join(_markup(list(named))) if named else text or ""
+    notified = tuple(person or group for person, group in _MENTION.findall(seen))
+    return Message(channel, ts, text or "", named, from_bot=from_bot, notified=tuple(dict.fromkeys(notified)))
+
+
+def _markup(part: object) -> Iterator[str]:
+    """The texts that Slack reads its markup in."""
+    if isinstance(part, list):
+        for each in part:
+            yield from _markup(each)
+    elif isinstance(part, dict):
+        if part.get("type") == "mrkdwn":
+            yield str(part.get("text"))
+        yield from _markup([value for value in part.values() if isinstance(value, list | dict)])
 
 
 def rewritten(message: Message, text: str | None, blocks: Sequence[object] | None) -> Message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -23,14 +24,14 @@ from hypothesis import strategies as st
 
 from healer.adapters.journal import tables as schema
 from healer.adapters.journal.sql import SqlJournal
-from healer.domain.approval import Approval, ApprovalState, Person
+from healer.domain.approval import Agreement, Approval, ApprovalState, Person
 from healer.domain.breaker import Trip
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, Evidence, FailureMode, Health
 from healer.domain.incident import Incident, IncidentState
 from healer.domain.matcher import parse_matcher
 from healer.domain.plan import Effect, PlannedStep
-from healer.domain.playbook import OnFailure, Scalar
+from healer.domain.playbook import Asking, Escalation, OnExpire, OnFailure, Scalar
 from healer.domain.run import EffectRecord, EffectState, Run, RunState, Start
 from healer.domain.silence import Silence, SilenceState
 from healer.domain.verdict import Guard, Verdict
@@ -106,6 +107,20 @@ def test_every_document_comes_back_as_it_was_written(journal: SqlJournal) -> Non
     incident = rich_incident()
     approval = replace(
         approval_of(), decided_at=NOW, decided_by=ALICE, reason="ok ✓", announced=True, announced_as="m1", closed=True
+    )
+    asking = Asking(("gpu-oncall",), 2, Escalation(TTL, ("gpu-leads",)), OnExpire.ESCALATE)
+    approval = replace(
+        approval,
+        plan=replace(approval.plan, asking=asking),
+        who=("token:bob",),
+        quorum=2,
+        agreed=(Agreement(BOB, NOW, "ok"), Agreement(ALICE, NOW)),
+        escalate_at=NOW + TTL,
+        escalate_to=(ALICE.id, "slack:S0LEADS"),
+        escalated=True,
+        escalation_announced=True,
+        escalated_as="m2",
+        shown=1,
     )
     run = replace(run_of(plan_of(STEP)), position=-1, cause="c", detail="d", ended_at=NOW, state=RunState.CANCELLED)
     run = replace(run, held_since=NOW, held=timedelta(hours=1, milliseconds=1))
@@ -253,10 +268,19 @@ def test_an_answer_is_kept_with_its_line_in_the_audit_log(
     assert approval_of().digest in line.detail
 
 
-@pytest.mark.parametrize("state", [state for state in ApprovalState if state is not ApprovalState.PENDING])
-def test_what_is_not_pending_is_not_answered_any_more(journal: SqlJournal, state: ApprovalState) -> None:
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (ApprovalState.APPROVED, "already approved by token:bob"),
+        (ApprovalState.DENIED, "already denied by token:bob"),
+        (ApprovalState.EXPIRED, "expired at"),
+        (ApprovalState.VOID, "is void: its plan no longer stands"),
+    ],
+    ids=lambda value: value if isinstance(value, ApprovalState) else "",
+)
+def test_what_is_not_pending_is_not_answered_any_more(journal: SqlJournal, state: ApprovalState, says: str) -> None:
     fill(journal, replace(approval_of(state=state), decided_by=BOB))
-    with pytest.raises(Conflict, match=f"already {state} by token:bob"):
+    with pytest.raises(Conflict, match=says):
         journal.decide("apr-1", ALICE, NOW, approve=True, reason="")
     assert journal.approval("apr-1").state is state
     assert journal.audit_log() == ()
@@ -264,7 +288,7 @@ def test_what_is_not_pending_is_not_answered_any_more(journal: SqlJournal, state
 
 def test_an_answer_at_the_instant_of_its_expiry_is_late(journal: SqlJournal) -> None:
     fill(journal, approval_of())
-    with pytest.raises(Conflict, match="expired at 2026-03-01T03:30:00Z"):
+    with pytest.raises(Conflict, match="expired at 2026-03-01T03:30:00"):
         journal.decide("apr-1", ALICE, NOW + timedelta(minutes=30), approve=True, reason="")
     just_in_time = NOW + timedelta(minutes=30, microseconds=-1)
     assert journal.decide("apr-1", ALICE, just_in_time, approve=True, reason="").state is ApprovalState.APPROVED
@@ -290,6 +314,68 @@ def test_of_many_who_answer_at_once_exactly_one_counts(journal: SqlJournal) -> N
     decided = journal.approval("apr-1")
     assert decided.decided_by == Person(won[0])
     assert [line.actor for line in journal.audit_log()] == won
+
+
+def test_a_yes_that_is_not_the_last_one_needed_is_kept_and_leaves_the_question_open(journal: SqlJournal) -> None:
+    fill(journal, replace(approval_of(), quorum=2))
+    first = journal.decide("apr-1", ALICE, NOW, approve=True, reason="seen on the BMC")
+    assert first == journal.approval("apr-1")
+    assert (first.state, first.decided_by, first.decided_at) == (ApprovalState.PENDING, None, None)
+    assert first.agreed == (Agreement(ALICE, NOW, "seen on the BMC"),)
+    assert journal.approvals(open_only=True) == (first,)
+    last = journal.decide("apr-1", BOB, NOW, approve=True, reason="me too")
+    assert (last.state, last.decided_by, last.reason) == (ApprovalState.APPROVED, BOB, "me too")
+    assert last.approved_by == f"{ALICE} and {BOB}"
+    assert [(line.actor, line.action) for line in journal.audit_log()] == [
+        (ALICE.id, "approval.agreed"),
+        (BOB.id, "approval.approved"),
+    ]
+    assert ALICE.id in journal.audit_log()[-1].detail
+
+
+def test_nobody_agrees_twice_whatever_name_their_channel_gives_them(journal: SqlJournal) -> None:
+    fill(journal, replace(approval_of(), quorum=2))
+    journal.decide("apr-1", ALICE, NOW, approve=True, reason="")
+    with pytest.raises(Conflict, match="1 of 2 have agreed: another person is needed"):
+        journal.decide("apr-1", replace(ALICE, name="al"), NOW, approve=True, reason="")
+    assert len(journal.approval("apr-1").agreed) == 1
+
+
+def test_who_has_agreed_may_still_say_no(journal: SqlJournal) -> None:
+    fill(journal, replace(approval_of(), quorum=2))
+    journal.decide("apr-1", ALICE, NOW, approve=True, reason="")
+    denied = journal.decide("apr-1", ALICE, NOW, approve=False, reason="looked again")
+    assert (denied.state, denied.decided_by) == (ApprovalState.DENIED, ALICE)
+
+
+def test_of_many_who_agree_at_once_everybody_counts_and_the_last_one_needed_decides(journal: SqlJournal) -> None:
+    fill(journal, replace(approval_of(), quorum=8))
+    in_threads(
+        lambda number: journal.decide("apr-1", Person(f"token:{number}"), NOW, approve=True, reason=""),
+        8,
+    )
+    decided = journal.approval("apr-1")
+    assert decided.state is ApprovalState.APPROVED
+    assert {agreement.person.id for agreement in decided.agreed} == {f"token:{number}" for number in range(8)}
+    actions = [line.action for line in journal.audit_log()]
+    assert actions == ["approval.agreed"] * 7 + ["approval.approved"]
+
+
+def test_an_approval_of_before_there_were_groups_is_one_that_one_approver_answers(
+    journal: SqlJournal, url: str
+) -> None:
+    old, table = approval_of(), schema.approvals
+    fill(journal, old)
+    known_then = "id incident_id plan digest state asked_at expires_at decided_at decided_by reason announced"
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        document = json.loads(connection.execute(sa.select(table.c.document)).scalar_one())
+        kept = {key: document[key] for key in [*known_then.split(), "announced_as", "closed"]}
+        del kept["plan"]["asking"]
+        connection.execute(table.update().values(document=json.dumps(kept), version=table.c.version + 1))
+    engine.dispose()
+    assert journal.approval("apr-1") == old
+    assert journal.decide("apr-1", BOB, NOW, approve=True, reason="").state is ApprovalState.APPROVED
 
 
 def test_a_cancellation_survives_what_the_executor_writes(journal: SqlJournal) -> None:

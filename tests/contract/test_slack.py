@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from healer.adapters.http.server import HttpServer
 from healer.adapters.journal.sql import SqlJournal
-from healer.adapters.slack.blocks import question_blocks
+from healer.adapters.slack.blocks import answer_blocks, escalation_blocks, outcome, question_blocks
 from healer.adapters.slack.channel import (
     BotPoster,
     SlackChannel,
@@ -35,10 +35,11 @@ from healer.adapters.slack.channel import (
     reply,
 )
 from healer.config import HttpSettings, SlackSettings
-from healer.domain.approval import Approval, ApprovalState, Person
+from healer.domain.approval import Agreement, Approval, ApprovalState, Person
 from healer.domain.breaker import Trip
 from healer.domain.component import Component, ComponentKind
 from healer.domain.plan import Effect
+from healer.domain.playbook import Asking, Escalation
 from healer.errors import InvalidDocument, NotPermitted, Rejected, Unavailable
 from healer.runtime.snapshot import Board
 from healer.runtime.web.api import build_app
@@ -178,6 +179,120 @@ class TestAsking:
         name = webhook.ask(replace(QUESTION, id="apr-webhook"), INCIDENT)
         assert name == ""
         assert "cordon node-01" in shown(asked(slack, "apr-webhook"))
+
+
+ASKING = Asking(("gpu-oncall",), 2, Escalation(timedelta(minutes=10), ("gpu-leads",)))
+OF_TWO = replace(
+    QUESTION,
+    plan=replace(QUESTION.plan, asking=ASKING),
+    who=(ALICE.id, "slack:S0ONCALL", "token:<bob>"),
+    quorum=2,
+    escalate_at=NOW + timedelta(minutes=10),
+    escalate_to=("slack:U0LEAD",),
+)
+AGREED = replace(OF_TWO, agreed=(Agreement(ALICE, NOW, "seen"),))
+
+
+class TestAskingSeveral:
+    def test_the_people_and_usergroups_that_are_asked_are_mentioned(
+        self, slack: LocalSlack, channel: SlackChannel
+    ) -> None:
+        channel.ask(replace(OF_TWO, id="apr-several"), INCIDENT)
+        message = asked(slack, "apr-several")
+        assert message.notified == ("U024BE7LH", "S0ONCALL")
+        text = shown(message)
+        for part in (
+            "*May answer:* <@U024BE7LH> <!subteam^S0ONCALL> token:&lt;bob&gt;",
+            "*2 people have to agree*, one no is a no. 0 of 2 have agreed",
+            f"Escalates <!date^{int((NOW + timedelta(minutes=10)).timestamp())}^",
+        ):
+            assert part in text, part
+
+    def test_where_the_playbook_names_nobody_nobody_is_mentioned(
+        self, slack: LocalSlack, channel: SlackChannel
+    ) -> None:
+        channel.ask(replace(QUESTION, id="apr-anybody", who=(ALICE.id, "slack:U2")), INCIDENT)
+        message = asked(slack, "apr-anybody")
+        assert message.notified == ()
+        assert "have agreed" not in shown(message)
+
+    def test_of_very_many_people_some_are_mentioned_and_the_others_counted(self) -> None:
+        many = replace(OF_TWO, who=tuple(f"slack:U{number}" for number in range(100)))
+        text = json.dumps(question_blocks(many, INCIDENT))
+        assert text.count("<@U") == 20
+        assert "and 80 more" in text
+
+    def test_who_has_agreed_is_shown_where_the_question_stands_and_notifies_nobody_anew(
+        self, slack: LocalSlack, channel: SlackChannel
+    ) -> None:
+        name = channel.ask(replace(OF_TWO, id="apr-agreed"), INCIDENT)
+        before = asked(slack, "apr-agreed").notified
+        channel.update(replace(AGREED, id="apr-agreed", announced_as=name), INCIDENT)
+        message = slack.wait_for_message(lambda message: message.ts == name.partition("/")[2] and message.updates == 1)
+        assert "1 of 2 have agreed: <@U024BE7LH>" in shown(message)
+        assert message.button("approve")[1] == message.button("deny")[1] == "apr-agreed"
+        assert message.notified == before
+
+    def test_when_it_is_escalated_it_is_put_anew_to_those_who_may_answer_now_too(
+        self, slack: LocalSlack, channel: SlackChannel
+    ) -> None:
+        question = replace(AGREED, id="apr-escalated", escalated=True)
+        name = channel.escalate(question, INCIDENT)
+        message = slack.wait_for_message(lambda message: message.ts == name.partition("/")[2])
+        assert message.notified == ("U0LEAD", "U024BE7LH")
+        text = shown(message)
+        assert "*May answer now, too:* <@U0LEAD>" in text
+        assert "Still open: approve drain-node" in text
+        assert "1 of 2 have agreed: <@U024BE7LH>" in text
+        assert "Escalates" not in text
+        assert "still open: approve drain-node?" in message.text
+        assert message.button("approve")[1] == "apr-escalated"
+
+    def test_both_messages_show_the_agreements_and_in_the_end_the_answer(
+        self, slack: LocalSlack, channel: SlackChannel
+    ) -> None:
+        first, second = channel.ask(OF_TWO, INCIDENT), channel.escalate(replace(OF_TWO, escalated=True), INCIDENT)
+        there = replace(AGREED, announced_as=first, escalated_as=second, escalated=True)
+        channel.update(there, INCIDENT)
+        stamps = {first.partition("/")[2], second.partition("/")[2]}
+        assert all("1 of 2 have agreed" in shown(each) for each in slack.messages if each.ts in stamps)
+        bob = Agreement(Person("token:<bob>"), NOW)
+        approved = replace(there, agreed=(*there.agreed, bob), state=ApprovalState.APPROVED, decided_at=NOW)
+        channel.close(approved, INCIDENT)
+        for message in (each for each in slack.messages if each.ts in stamps):
+            assert "*Approved* by <@U024BE7LH> and token:&lt;bob&gt;" in shown(message)
+            assert "actions" not in [block["type"] for block in message.blocks]
+
+    def test_a_message_that_is_gone_does_not_keep_the_other_one_open(
+        self, slack: LocalSlack, channel: SlackChannel
+    ) -> None:
+        name = channel.escalate(replace(OF_TWO, escalated=True), INCIDENT)
+        denied = replace(AGREED, state=ApprovalState.DENIED, decided_by=ALICE, escalated=True)
+        with pytest.raises(Rejected, match="message_not_found"):
+            channel.close(replace(denied, announced_as="C0123/1.000001", escalated_as=name), INCIDENT)
+        message = slack.wait_for_message(lambda message: message.ts == name.partition("/")[2])
+        assert "*Denied* by <@U024BE7LH>" in shown(message)
+
+    @pytest.mark.parametrize("state", [ApprovalState.DENIED, ApprovalState.EXPIRED, ApprovalState.VOID])
+    def test_how_many_had_agreed_is_told_of_what_came_to_nothing(self, state: ApprovalState) -> None:
+        assert "(1 of 2 have agreed: <@U024BE7LH>)" in outcome(replace(AGREED, state=state))
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(ids=st.lists(st.text(max_size=400), min_size=1, max_size=60), quorum=st.integers(min_value=1, max_value=20))
+    def test_nobody_s_id_whatsoever_breaks_slack_s_limits(self, ids: list[str], quorum: int) -> None:
+        agreed = tuple(Agreement(Person(each, each), NOW, each) for each in ids[:quorum])
+        question = replace(AGREED, who=tuple(ids), escalate_to=tuple(ids), quorum=quorum, agreed=agreed)
+        for blocks in (question_blocks(question, INCIDENT), escalation_blocks(question, INCIDENT)):
+            assert block_faults(blocks) == ()
+        closed = replace(question, state=ApprovalState.APPROVED, decided_at=NOW)
+        assert block_faults(answer_blocks(closed, INCIDENT)) == ()
+
+    def test_a_webhook_escalates_and_shows_no_agreements(self, slack: LocalSlack) -> None:
+        webhook = SlackChannel(WebhookPoster(slack.webhook_url))
+        assert webhook.escalate(replace(OF_TWO, id="apr-hook-on"), INCIDENT) == ""
+        webhook.update(replace(AGREED, id="apr-hook-on"), INCIDENT)
+        message = asked(slack, "apr-hook-on")
+        assert (message.notified, message.updates) == (("U0LEAD",), 0)
 
 
 class TestClosing:
@@ -507,7 +622,7 @@ def deployment(slack: LocalSlack, channel: SlackChannel, tmp_path: Path) -> Iter
         journal=journal,
         board=Board(snapshot()),
         clock=_Now(),
-        approvers=["slack:U0ONCALL"],
+        approvers=["slack:U0ONCALL", "slack:U0SECOND", "slack:U0OTHER"],
         http=HttpSettings(),
         tokens={},
         slack=SlackInteractions(slack.signing_secret, slack.api_url),
@@ -519,8 +634,11 @@ def deployment(slack: LocalSlack, channel: SlackChannel, tmp_path: Path) -> Iter
     journal.close()
 
 
-def ask_in(deployment: Deployment, slack: LocalSlack, name: str) -> Message:
-    question = replace(QUESTION, id=name, expires_at=datetime.now(UTC) + timedelta(minutes=5))
+def ask_in(
+    deployment: Deployment, slack: LocalSlack, name: str, *, quorum: int = 1, who: tuple[str, ...] | None = None
+) -> Message:
+    expires_at = datetime.now(UTC) + timedelta(minutes=5)
+    question = replace(QUESTION, id=name, expires_at=expires_at, quorum=quorum, who=who)
     with deployment.journal.transaction() as transaction:
         transaction.add_approval(question)
     deployment.channel.ask(question, INCIDENT)
@@ -563,6 +681,20 @@ class TestEndToEnd:
         assert any("is not listed in approvals.approvers" in text for text in said)
         assert any("already denied by oncall" in text for text in said)
         assert deployment.journal.approval("apr-twice").state is ApprovalState.DENIED
+
+    def test_two_of_a_group_agree_by_clicks_and_each_is_told_what_is_missing(
+        self, slack: LocalSlack, deployment: Deployment
+    ) -> None:
+        message = ask_in(deployment, slack, "apr-two", quorum=2, who=("slack:U0ONCALL", "slack:U0SECOND"))
+        outcomes = [
+            json.loads(slack.click(message, "approve", interactions_url=deployment.url, user_id=user).body)["outcome"]
+            for user in ("U0ONCALL", "U0ONCALL", "U0OTHER", "U0SECOND")
+        ]
+        assert outcomes == ["agreed", "already_agreed", "not_asked", "approved"]
+        said = told(slack, message, 4)
+        assert "1 of 2 have agreed to apr-two, you among them: 1 more." in said
+        kept = deployment.journal.approval("apr-two")
+        assert (kept.state, len(kept.agreed)) == (ApprovalState.APPROVED, 2)
 
     @pytest.mark.parametrize(
         "without", [("channel",), ("message", "team", "container", "enterprise"), ("response_url",)]

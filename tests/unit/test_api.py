@@ -351,6 +351,35 @@ class TestDeciding:
         late = client(as_="bob", clock=SetClock(NOW + timedelta(hours=1)))
         assert code(late.post("/api/v1/approvals/apr-1/approve", content=REASON)) == (409, "conflict")
 
+    def test_it_says_who_may_answer_who_has_and_when_others_may(self, client: MakeClient, journal: SqlJournal) -> None:
+        with journal.transaction() as write:
+            write.change_approval(
+                "apr-1",
+                lambda asked: replace(
+                    asked,
+                    who=("token:bob", ALICE.id),
+                    quorum=2,
+                    escalate_at=NOW + timedelta(minutes=10),
+                    escalate_to=("slack:S0LEADS",),
+                ),
+            )
+        answered = client(as_="bob").post("/api/v1/approvals/apr-1/approve", content=REASON).json()
+        assert answered == client(as_="viv").get("/api/v1/approvals/apr-1").json()
+        assert (answered["state"], answered["quorum"], answered["missing"]) == ("pending", 2, 1)
+        (agreement,) = answered["agreed"]
+        assert agreement["person"]["id"] == "token:bob"
+        assert answered["who"] == ["token:bob", ALICE.id]
+        assert (answered["escalates_at"], answered["escalate_to"]) == ("2026-03-14T03:17:09Z", ["slack:S0LEADS"])
+        again = client(as_="bob").post("/api/v1/approvals/apr-1/approve", content=REASON)
+        assert code(again) == (409, "conflict")
+
+    def test_who_was_not_asked_may_not_answer(self, client: MakeClient, journal: SqlJournal) -> None:
+        with journal.transaction() as write:
+            write.change_approval("apr-1", lambda asked: replace(asked, who=(ALICE.id,)))
+        response = client(as_="bob").post("/api/v1/approvals/apr-1/deny", content=REASON)
+        assert code(response) == (403, "not_permitted")
+        assert "is not among those whom apr-1 was put to" in response.text
+
     def test_a_run_is_cancelled_once_it_is_running_and_not_after(self, client: MakeClient, journal: SqlJournal) -> None:
         bob = client(as_="bob")
         assert "token:bob" in bob.post("/api/v1/runs/run-1/cancel", content=REASON).json()["cancelled_by"]

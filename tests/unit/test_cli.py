@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -570,6 +570,24 @@ def test_a_person_who_may_answers_once(healer: Healer, daemon: Running, monkeypa
     again = healer("deny", "apr-1", "--reason", "changed my mind")
     assert again.code == 1
     assert "already approved" in again.lines[0]
+
+
+def test_of_a_yes_that_is_not_the_last_one_needed_it_says_how_many_more_are(
+    healer: Healer, daemon: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _as(monkeypatch, daemon)
+    with daemon.journal.transaction() as write:
+        write.change_approval("apr-1", lambda approval: replace(approval, quorum=2))
+    ended = healer("approve", "apr-1", "--reason", "seen on the BMC")
+    assert (ended.code, ended.out) == (
+        0,
+        "apr-1: 1 of 2 have agreed; 1 more has to agree before 2026-03-14 03:35:09Z\n",
+    )
+    shown = healer("approvals", "show", "apr-1")
+    assert "  agreed     1 of 2 have agreed\n" in shown.out
+    again = healer("approve", "apr-1", "--reason", "once more")
+    assert again.code == 1
+    assert "another person is needed" in again.lines[0]
 
 
 def test_a_person_who_may_not_is_told_so(healer: Healer, daemon: Running, monkeypatch: pytest.MonkeyPatch) -> None:

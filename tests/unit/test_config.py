@@ -128,6 +128,47 @@ def test_an_approver_is_named_by_a_channel_that_proves_who_it_is(tmp_path: Path,
     assert problem.startswith("config.yaml:2: approvals.approvers[1]: string should match pattern")
 
 
+def test_groups_choose_among_the_approvers_and_may_mention_a_usergroup_of_slack(tmp_path: Path) -> None:
+    text = (
+        "approvals:\n  approvers: [slack:U1, token:alice]\n  groups: {oncall: [slack:U1, slack:S0ONCALL], none: []}\n"
+    )
+    people = _config(tmp_path, text).approvals.people()
+    assert people.approvers == ("slack:U1", "token:alice")
+    assert people.groups == {"oncall": ("slack:U1", "slack:S0ONCALL"), "none": ()}
+
+
+@pytest.mark.parametrize(
+    ("approvals", "said"),
+    [
+        pytest.param(
+            "approvers: [token:alice], groups: {oncall: [token:alce]}",
+            "groups.oncall lists token:alce, who is not in approvers: who may answer at all stands there "
+            "(did you mean 'token:alice'?)",
+            id="a member who is no approver",
+        ),
+        pytest.param(
+            "groups: {oncall: [slack:U1]}",
+            "groups.oncall lists slack:U1, who is not in approvers: who may answer at all stands there",
+            id="a group where nobody may answer",
+        ),
+        pytest.param(
+            "approvers: [slack:S0ONCALL]",
+            "approvers lists slack:S0ONCALL, a usergroup of Slack: name its people, it stands in a group",
+            id="a usergroup as an approver",
+        ),
+    ],
+)
+def test_a_group_of_others_than_approvers_is_refused(tmp_path: Path, approvals: str, said: str) -> None:
+    assert _problems(tmp_path, f"approvals: {{{approvals}}}\n") == [f"config.yaml:1: approvals: {said}"]
+
+
+@pytest.mark.parametrize("name", ["GPU", "token:alice", "a b"])
+def test_a_group_s_name_is_no_person_s_id(tmp_path: Path, name: str) -> None:
+    (problem,) = _problems(tmp_path, f"approvals:\n  groups:\n    '{name}': []\n")
+    assert "approvals.groups" in problem
+    assert "should match pattern" in problem
+
+
 @pytest.mark.parametrize("who", ["slack:U024BE7LH", "token:alice", "local:demo"])
 def test_an_approver_of_each_channel_can_be_listed(tmp_path: Path, who: str) -> None:
     assert _config(tmp_path, f"approvals: {{approvers: ['{who}']}}\n").approvals.approvers == (who,)

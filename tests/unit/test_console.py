@@ -18,6 +18,7 @@ from healer.domain.component import ComponentKind
 from healer.domain.finding import FailureMode, Findings, Health, Judgement
 from healer.domain.fleet import Fleet
 from healer.domain.plan import Effect
+from healer.domain.playbook import Asking, Escalation
 from healer.domain.run import RunState
 from healer.domain.verdict import Mode
 from healer.errors import Unavailable
@@ -110,6 +111,19 @@ def log_in(client: Client, secret: str) -> dict[str, str]:
     response = client.post("/login", headers=OWN_PAGE, content=form(token=secret))
     assert response.status_code == 303
     return {**OWN_PAGE, "cookie": response.headers["set-cookie"].partition(";")[0]}
+
+
+def put_to_a_group(journal: SqlJournal, who: tuple[str, ...] = (ALICE.id, local_person().id)) -> None:
+    """Two of a group have to agree; in ten minutes others may, too."""
+    fill(journal)
+    asking = Asking(("gpu-oncall",), 2, Escalation(timedelta(minutes=12), ("gpu-leads",)))
+
+    def put(asked: Approval) -> Approval:
+        plan, later = replace(asked.plan, asking=asking), NOW + timedelta(minutes=10)
+        return replace(asked, plan=plan, who=who, quorum=2, escalate_at=later, escalate_to=("token:cara",))
+
+    with journal.transaction() as write:
+        write.change_approval("apr-1", put)
 
 
 class TestEmptyStates:
@@ -417,6 +431,42 @@ class TestAnswering:
             "/approvals/apr-1", headers=OWN_PAGE, content=form(answer="approve", reason="x")
         )
         assert refused.status_code == 403
+
+    def test_a_question_to_a_group_says_who_is_asked_who_has_agreed_and_when_it_goes_on(
+        self, client: MakeClient, journal: SqlJournal
+    ) -> None:
+        put_to_a_group(journal)
+        journal.decide("apr-1", Person(ALICE.id, HOSTILE), NOW, approve=True, reason="seen")
+        text = Page(client().get("/").text).text
+        assert f"Agreed1 of 2: {HOSTILE} (slack:U024BE7LH) 0 s ago" in text
+        assert f"May answergpu-oncall {ALICE.id}, {local_person().id}" in text
+        assert "Escalatesin 10 min, to gpu-leads token:cara" in text
+
+    def test_who_has_agreed_can_only_deny(self, client: MakeClient, journal: SqlJournal) -> None:
+        put_to_a_group(journal)
+        answer = form(answer="approve", reason="x")
+        assert ">Agree</button>" in client().get("/").text
+        assert client().post("/approvals/apr-1", headers=OWN_PAGE, content=answer).status_code == 303
+        page = client().get("/").text
+        assert 'value="approve"' not in page
+        assert 'value="deny"' in page
+        assert "You can only deny: " in page
+        assert client().post("/approvals/apr-1", headers=OWN_PAGE, content=answer).status_code == 409
+        assert journal.approval("apr-1").missing == 1
+
+    def test_all_who_agreed_are_named_when_it_is_approved(self, client: MakeClient, journal: SqlJournal) -> None:
+        put_to_a_group(journal)
+        for person in (ALICE, local_person()):
+            journal.decide("apr-1", person, NOW, approve=True, reason="seen")
+        assert (
+            f"approved drain-node on node node-01 by {ALICE} and {local_person()}" in Page(client().get("/").text).text
+        )
+
+    def test_who_was_not_asked_sees_why_instead_of_buttons(self, client: MakeClient, journal: SqlJournal) -> None:
+        put_to_a_group(journal, who=(ALICE.id,))
+        page = Page(client().get("/").text)
+        assert f"You cannot answer: {local_person()} is not among those whom apr-1 was put to" in page.text
+        assert "/approvals/apr-1" not in page.resources
 
     def test_a_run_is_cancelled_with_a_reason(self, client: MakeClient, journal: SqlJournal) -> None:
         fill(journal)

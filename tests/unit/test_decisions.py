@@ -12,7 +12,7 @@ from healer.adapters.journal.sql import SqlJournal
 from healer.domain.approval import ApprovalState, Person
 from healer.errors import Conflict, NotFound, NotPermitted
 from healer.policy.approval import Ground
-from healer.runtime.web.decisions import Declined, decide
+from healer.runtime.web.decisions import Declined, Forbidden, decide
 from tests.unit.http_samples import ALICE, NOW, fill, leading_journal
 
 LISTED = (ALICE.id, "token:bob")
@@ -99,6 +99,55 @@ def test_of_many_who_answer_at_once_exactly_one_decides(journal: SqlJournal) -> 
         thread.join()
     assert sorted(answers)[1:] == ["refused"] * 7
     assert journal.approval("apr-1").reason in answers
+
+
+def put_to(journal: SqlJournal, *who: str, quorum: int = 1) -> None:
+    with journal.transaction() as write:
+        write.change_approval("apr-1", lambda approval: replace(approval, who=who, quorum=quorum))
+
+
+def test_who_may_answer_others_but_was_not_asked_this_is_refused_and_audited(journal: SqlJournal) -> None:
+    put_to(journal, "token:bob")
+    with pytest.raises(Forbidden) as refused:
+        decide(journal, LISTED, "apr-1", ALICE, NOW, approve=True, reason="please")
+    assert refused.value.ground is Ground.NOT_ASKED
+    assert audited(journal) == [(ALICE.id, "approval.refused", "apr-1")]
+    assert journal.approval("apr-1").agreed == ()
+
+
+def test_the_same_person_does_not_make_a_quorum(journal: SqlJournal) -> None:
+    put_to(journal, *LISTED, quorum=2)
+    decide(journal, LISTED, "apr-1", ALICE, NOW, approve=True, reason="seen")
+    with pytest.raises(Declined) as refused:
+        decide(journal, LISTED, "apr-1", ALICE, NOW, approve=True, reason="seen again")
+    assert refused.value.ground is Ground.ALREADY_AGREED
+    assert journal.approval("apr-1").state is ApprovalState.PENDING
+    decided = decide(journal, LISTED, "apr-1", Person("token:bob"), NOW, approve=True, reason="me too")
+    assert decided.state is ApprovalState.APPROVED
+
+
+def test_of_two_who_agree_at_once_both_count_and_of_one_who_does_twice_one(journal: SqlJournal) -> None:
+    put_to(journal, *LISTED, quorum=2)
+    refused: list[Ground] = []
+    start = threading.Barrier(4)
+
+    def agree(person: Person) -> None:
+        start.wait()
+        try:
+            decide(journal, LISTED, "apr-1", person, NOW, approve=True, reason="seen")
+        except Declined as error:
+            refused.append(error.ground)
+
+    people = [ALICE, Person("token:bob")] * 2
+    threads = [threading.Thread(target=agree, args=(person,)) for person in people]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    decided = journal.approval("apr-1")
+    assert decided.state is ApprovalState.APPROVED
+    assert {agreement.person.id for agreement in decided.agreed} == set(LISTED)
+    assert len(refused) == 2
 
 
 def test_a_refusal_stands_even_when_this_process_no_longer_leads(tmp_path: Path) -> None:

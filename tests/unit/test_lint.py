@@ -204,3 +204,39 @@ def test_a_rung_without_a_match_is_judged_for_whatever_leads_to_it() -> None:
     said = _said(_edited((match, ""), ("'${params.grace}'", "'${incident.failure_mode}'")))
     assert len(said) == 1
     assert "e.g. for a FabricLinkFlap" in said[0]
+
+
+ESCALATES = (
+    'approval: {when: "true"}',
+    "approval: {who: [oncall], expires_after: 20m, escalate: {after: 5m, to: [leads]}}",
+)
+
+
+def _escalates(*changes: tuple[str, str]) -> list[str]:
+    old, new = ESCALATES
+    for before, after in changes:
+        assert new.count(before) == 1
+        new = new.replace(before, after)
+    return _said(_edited((old, new)))
+
+
+def test_of_a_question_that_goes_on_to_others_in_time_there_is_nothing_to_say() -> None:
+    assert _escalates() == []
+
+
+@pytest.mark.parametrize("after", ["20m", "1h"])
+def test_a_question_that_has_expired_before_it_goes_on_is_an_error(after: str) -> None:
+    (said,) = _escalates(("after: 5m", f"after: {after}"))
+    assert said == (
+        f"drain.yaml:8: approval.escalate.after: {after} never comes: the question has expired after 20m "
+        "(shorten it, or lengthen expires_after) [error]"
+    )
+
+
+@pytest.mark.parametrize("change", [("who: [oncall]", "who: [oncall, leads]"), ("who: [oncall], ", "")])
+def test_a_question_that_goes_on_to_those_who_have_it_already_is_remarked(change: tuple[str, str]) -> None:
+    (said,) = _escalates(change)
+    assert said == (
+        "drain.yaml:8: approval.escalate.to: these may answer from the start: it only tells them once more "
+        "(name in who whom the question is put to at first) [warning]"
+    )

@@ -10,12 +10,17 @@ import pytest
 
 from healer.actions.registry import BUILT_IN, bound_arguments, check_playbook
 from healer.content.expressions import variables_of
+from healer.content.people import check_people
 from healer.content.playbooks import load_playbooks, lock_named, parse_playbook
 from healer.documents import parse_document
 from healer.domain.component import ComponentKind
+from healer.domain.people import People
 from healer.domain.playbook import (
+    Asking,
+    Escalation,
     Limits,
     OnError,
+    OnExpire,
     OnFailure,
     Playbook,
     Rate,
@@ -572,3 +577,104 @@ def test_a_playbook_that_cannot_stand_there_is_told(tmp_path: Path, outer: str, 
 def test_a_playbook_that_is_disabled_does_not_stand_in_another_one(tmp_path: Path) -> None:
     problems = _load_problems(_folder(tmp_path, outer=OUTER, empty=INNER), disabled=("empty",))
     assert any("steps[0].playbook: empty is disabled in config.yaml" in problem for problem in problems), problems
+
+
+# Whom it asks
+
+ASKS = """\
+  expires_after: 10m
+  who: [oncall, token:dan]
+  quorum: 2
+  escalate: {after: 3m, to: [leads]}
+  on_expire: escalate
+"""
+PEOPLE = People(
+    ("token:alice", "token:bob", "token:cara", "token:dan"),
+    {"oncall": ("token:alice", "slack:S0ONCALL"), "leads": ("token:cara",), "nobody": ()},
+)
+
+
+def _asks(*changes: tuple[str, str]) -> str:
+    text = ASKS
+    for old, new in changes:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    return _edited("  expires_after: 10m\n", text)
+
+
+def test_whom_it_asks_is_read_as_it_is_written() -> None:
+    escalation = Escalation(timedelta(minutes=3), ("leads",))
+    assert _parsed(_asks()).approval.asking == Asking(("oncall", "token:dan"), 2, escalation, OnExpire.ESCALATE)
+    assert check_people(_parsed(_asks()), PEOPLE) == ()
+
+
+def test_it_asks_one_of_all_approvers_if_nothing_is_said() -> None:
+    assert _parsed().approval.asking == Asking(None, 1, None, OnExpire.NEXT)
+    assert check_people(_parsed(), People()) == ()  # that nobody is listed is said of the configuration
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        pytest.param(
+            [("[oncall,", "[onclal,")],
+            "drain.yaml:13: approval.who[0]: onclal is not in approvals.groups of config.yaml (did you mean 'oncall'?)",
+            id="a group that there is not",
+        ),
+        pytest.param(
+            [("[leads]", "[zzz]")],
+            "drain.yaml:15: approval.escalate.to[0]: zzz is not in approvals.groups of config.yaml "
+            "(it has oncall, leads, nobody)",
+            id="nothing near it",
+        ),
+        pytest.param(
+            [("token:dan", "token:dane")],
+            "drain.yaml:13: approval.who[1]: token:dane is not in approvals.approvers of config.yaml "
+            "(did you mean 'token:dan'?)",
+            id="a person who may not answer",
+        ),
+        pytest.param(
+            [("quorum: 2", "quorum: 4")],
+            "drain.yaml:14: approval.quorum: 4 have to agree, and 3 may ever answer: it would never be approved "
+            "(list more people in approvals of config.yaml, or ask for fewer)",
+            id="more than could ever agree",
+        ),
+        pytest.param(
+            [("quorum: 2", "quorum: 3"), ("after: 3m", "after: 10m")],
+            "drain.yaml:14: approval.quorum: 3 have to agree, and 2 may ever answer: it would never be approved "
+            "(list more people in approvals of config.yaml, or ask for fewer)",
+            id="whom it never goes on to do not count",
+        ),
+        pytest.param(
+            [
+                ("[oncall, token:dan]", "[nobody]"),
+                ("  quorum: 2\n", ""),
+                ("  escalate: {after: 3m, to: [leads]}\n", ""),
+            ],
+            "drain.yaml:13: approval.who: nobody of these may answer: it would never be approved "
+            "(list more people in approvals of config.yaml, or ask for fewer)",
+            id="a group of nobody",
+        ),
+    ],
+)
+def test_people_that_the_deployment_has_not_are_refused(changes: list[tuple[str, str]], said: str) -> None:
+    assert said in [str(problem) for problem in check_people(_parsed(_asks(*changes)), PEOPLE)]
+
+
+def test_as_many_as_have_to_agree_are_enough() -> None:
+    assert check_people(_parsed(_asks(("quorum: 2", "quorum: 3"))), PEOPLE) == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("quorum: 2", "quorum: 0", "drain.yaml:14: approval.quorum: input should be greater than or equal to 1, not 0"),
+        ("[oncall, token:dan]", "[]", "drain.yaml:13: approval.who: tuple should have at least 1 item"),
+        ("to: [leads]", "to: []", "drain.yaml:15: approval.escalate.to: tuple should have at least 1 item"),
+        ("{after: 3m, to: [leads]}", "{after: 3m}", "drain.yaml:15: approval.escalate.to: is missing"),
+        ("on_expire: escalate", "on_expire: yes", "drain.yaml:16: approval.on_expire: is one of 'next' or 'escalate'"),
+        ("quorum: 2", "qourum: 2", "drain.yaml:14: approval.qourum: unknown key (did you mean 'quorum'?)"),
+    ],
+)
+def test_a_question_that_cannot_be_put_is_refused(old: str, new: str, said: str) -> None:
+    assert any(problem.startswith(said) for problem in _problems(_asks((old, new)))), _problems(_asks((old, new)))

@@ -191,3 +191,62 @@ def test_a_test_that_means_nothing_is_found_when_the_playbook_is_loaded(test: st
     with pytest.raises(InvalidDocument) as caught:
         _playbook(test)
     assert said in str(caught.value)
+
+
+# Who answers
+
+OF_TWO = "who: [oncall], quorum: 2, expires_after: 5m, escalate: {after: 2m, to: [leads]}"
+GROUPS = "groups: {oncall: ['token:alice', 'token:bob'], leads: ['token:cara']}"
+
+
+def _asking(test: str) -> Playbook:
+    text = QUARANTINE.replace("expires_after: 5m", OF_TWO) + f"  - {{name: who answers, {TOLD}, {test}}}\n"
+    return parse_playbook(parse_document(text, file="quarantine.yaml"))
+
+
+def _say(*answers: str) -> str:
+    return f"{GROUPS}, answers: [{', '.join(f'{{{answer}}}' for answer in answers)}]"
+
+
+ALICE, BOB, CARA = (f"by: 'token:{name}'" for name in ("alice", "bob", "cara"))
+
+
+@pytest.mark.parametrize(
+    ("test", "expected"),
+    [
+        pytest.param("answer: approve", "{asked: true, run: succeeded}", id="on-call is as many as have to agree"),
+        pytest.param("answer: deny", "{run: none, incident: escalated, says: denied by}", id="one no is a no"),
+        pytest.param(_say(ALICE, BOB), "{run: succeeded}", id="two of the group"),
+        pytest.param(_say(ALICE), "{run: none, says: '1 of 2 have agreed'}", id="one is not enough"),
+        pytest.param(_say(ALICE, ALICE), "{run: none, says: '1 of 2 have agreed'}", id="one who says it twice neither"),
+        pytest.param(_say(ALICE, f"{CARA}, at: 1m"), "{run: none}", id="the lead is too early"),
+        pytest.param(_say(ALICE, f"{CARA}, at: 3m"), "{run: succeeded}", id="the lead when it was escalated"),
+        pytest.param(_say(ALICE, f"{BOB}, say: deny"), "{run: none, says: 'denied by token:bob'}", id="one no of two"),
+        pytest.param(_say(f"{ALICE}, at: 10m", f"{BOB}, at: 10m"), "{run: none, says: nobody answered}", id="too late"),
+    ],
+)
+def test_who_answers_is_the_test_s_to_say(config: Config, test: str, expected: str) -> None:
+    (played,) = rehearse(_asking(f"{test}, lasts: 9m, expect: {expected}"), config, (), verbs=BUILT_IN)
+    assert _said(played) == []
+
+
+def test_an_answer_that_does_not_count_is_told_with_its_reason(config: Config) -> None:
+    (played,) = rehearse(_asking(f"{_say(CARA)}, lasts: 1m, expect: {{asked: true}}"), config, (), verbs=BUILT_IN)
+    assert any(
+        "the test: approve by token:cara does not count: token:cara may answer" in line for line in played.transcript
+    )
+
+
+def test_a_group_that_the_playbook_asks_and_the_test_has_not_is_refused(config: Config) -> None:
+    test = f"groups: {{oncal: ['token:alice']}}, answers: [{{{ALICE}}}], expect: {{asked: true}}"
+    with pytest.raises(InvalidDocument) as refused:
+        list(rehearse(_asking(test), config, (), verbs=BUILT_IN))
+    assert [problem.text + f" ({problem.hint})" for problem in refused.value.problems] == [
+        "the playbook asks oncall, and the test has no such group (did you mean 'oncal'?)",
+        "the playbook asks leads, and the test has no such group (say under groups who is in it)",
+    ]
+
+
+def test_a_test_has_either_answer_or_answers() -> None:
+    with pytest.raises(InvalidDocument, match="either answer, what on-call says, or answers"):
+        _asking(f"answer: deny, {_say(ALICE)}, expect: {{asked: true}}")

@@ -96,6 +96,28 @@ def test_slack_s_own_client_posts_and_updates(slack: LocalSlack, client: WebClie
     assert client.auth_test()["team_id"] == "T0LOCAL"
 
 
+@pytest.mark.parametrize(
+    ("said", "notified"),
+    [
+        pytest.param("<@U1> and <!subteam^S1> and <@U1>", ("U1", "S1"), id="people and usergroups, each once"),
+        pytest.param("&lt;@U1&gt; @here U1", (), id="what is escaped mentions nobody"),
+    ],
+)
+def test_a_message_notifies_whom_it_mentions_when_it_is_posted_and_an_update_nobody(
+    slack: LocalSlack, client: WebClient, said: str, notified: tuple[str, ...]
+) -> None:
+    section = {"type": "section", "text": {"type": "mrkdwn", "text": said}}
+    header = {"type": "header", "text": {"type": "plain_text", "text": "<@U9>"}}
+    made = client.chat_postMessage(channel="#gpu-oncall", text="<@U8>", blocks=[header, section])
+    client.chat_update(channel=made["channel"], ts=made["ts"], text="<@U7>")
+    assert slack.messages[0].notified == notified
+
+
+def test_of_a_message_without_blocks_the_text_notifies(slack: LocalSlack, client: WebClient) -> None:
+    client.chat_postMessage(channel="#gpu-oncall", text="<@U8> look")
+    assert slack.messages[0].notified == ("U8",)
+
+
 @pytest.mark.parametrize(("headers", "error"), [({}, "not_authed"), ({"Authorization": "Bearer x"}, "invalid_auth")])
 def test_without_the_token_nothing_is_posted(slack: LocalSlack, headers: dict[str, str], error: str) -> None:
     for method in ("auth.test", "chat.postMessage", "chat.update"):

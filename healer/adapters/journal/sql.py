@@ -26,6 +26,7 @@ from healer.domain.incident import Incident, IncidentState
 from healer.domain.run import EffectRecord, Run, RunState, Start
 from healer.domain.silence import Silence, SilenceState
 from healer.errors import Conflict, Fenced, NotFound, Unavailable
+from healer.policy.approval import answered, not_open
 from healer.policy.audit_chain import GENESIS, audit_digest
 from healer.ports import AuditEntry, Counts, Lease, Transaction
 
@@ -221,18 +222,16 @@ class SqlJournal:
         with self._connection() as connection:
             self._fence(connection)
             write = _SqlTransaction(connection)
+            # Locked: of two who agree at once, the second one adds to what the first one has left.
             approval = write.locked_approval(approval_id)
-            if approval.state is not ApprovalState.PENDING:
-                by = f" by {approval.decided_by}" if approval.decided_by else ""
-                raise Conflict("approval", f"{approval_id} is already {approval.state}{by}")
-            if now >= approval.expires_at:
-                raise Conflict("approval", f"{approval_id} expired at {approval.expires_at:%Y-%m-%dT%H:%M:%SZ}")
-            state = ApprovalState.APPROVED if approve else ApprovalState.DENIED
-            decided = replace(approval, state=state, decided_at=now, decided_by=person, reason=reason)
+            refusal = not_open(approval, person, now, approve=approve)
+            if refusal is not None:
+                raise Conflict("approval", refusal.message)
+            decided = answered(approval, person, now, approve=approve, reason=reason)
             write.save_approval(decided)
-            write.audit(
-                now, person.id, f"approval.{state}", approval_id, reason=reason, detail={"digest": approval.digest}
-            )
+            action = "agreed" if decided.state is ApprovalState.PENDING else str(decided.state)
+            detail = {"digest": approval.digest, "agreed": [agreement.person.id for agreement in decided.agreed]}
+            write.audit(now, person.id, f"approval.{action}", approval_id, reason=reason, detail=detail)
         return decided
 
     def request_cancel(self, run_id: str, person: Person, now: datetime, reason: str) -> Run:

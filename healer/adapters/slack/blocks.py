@@ -13,7 +13,9 @@ from typing import TypeAlias
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.breaker import Trip
 from healer.domain.incident import Incident, Severity
+from healer.domain.people import is_usergroup
 from healer.domain.plan import Plan
+from healer.policy.approval import progress
 
 Block: TypeAlias = dict[str, object]
 
@@ -21,18 +23,22 @@ _MOST_SECTION = 3000  # characters that Slack takes in a section's text
 _MOST_HEADER = 150
 _MOST_LINE = 300  # of one untrusted text; five times that when escaped still fits a section
 _MOST_JOBS = 3
+_MOST_MENTIONED = 20
 _SLACK_PERSON = re.compile(r"slack:([UW][A-Z0-9]{1,30})")
 
 
 def question_blocks(approval: Approval, incident: Incident) -> list[Block]:
-    approve = _button("Approve", "approve", approval.id, "primary")
-    deny = _button("Deny", "deny", approval.id, "danger")
-    return [
-        _header(f"Approve {approval.plan.playbook} on {approval.plan.target}?"),
-        *_case(approval, incident),
-        _context(f"Expires {_moment(approval.expires_at)}. Unanswered means no."),
-        {"type": "actions", "block_id": "answer", "elements": [approve, deny]},
-    ]
+    named = approval.plan.asking.who is not None
+    asked = [f"*May answer:* {_mentions(approval.who or ())}"] if named else []
+    title = f"Approve {approval.plan.playbook} on {approval.plan.target}?"
+    return [_header(title), *_case(approval, incident), *_asked(approval, asked)]
+
+
+def escalation_blocks(approval: Approval, incident: Incident) -> list[Block]:
+    """The question once more, to those who may answer it by now, too."""
+    asked = [f"*May answer now, too:* {_mentions(approval.escalate_to)}"]
+    title = f"Still open: approve {approval.plan.playbook} on {approval.plan.target}?"
+    return [_header(title), *_case(approval, incident), *_asked(approval, asked)]
 
 
 def trip_blocks(trip: Trip) -> list[Block]:
@@ -51,6 +57,37 @@ def answer_blocks(approval: Approval, incident: Incident) -> list[Block]:
         _section([outcome(approval)]),
         *_case(approval, incident),
     ]
+
+
+def _asked(approval: Approval, asked: Sequence[str]) -> Iterable[Block]:
+    """Who is asked, what their answers amount to by now, and the buttons."""
+    if approval.quorum > 1:
+        asked = [*asked, f"*{approval.quorum} people have to agree*, one no is a no. {_progress(approval)}"]
+    if asked:
+        yield _section(asked)
+    until = f"Expires {_moment(approval.expires_at)}. Unanswered means no."
+    if approval.escalate_at is not None and not approval.escalated:
+        until = f"Escalates {_moment(approval.escalate_at)}. {until}"
+    yield _context(until)
+    approve = _button("Approve", "approve", approval.id, "primary")
+    deny = _button("Deny", "deny", approval.id, "danger")
+    yield {"type": "actions", "block_id": "answer", "elements": [approve, deny]}
+
+
+def _progress(approval: Approval) -> str:
+    who = ", ".join(_who(agreement.person) for agreement in approval.agreed)
+    return progress(approval) + (f": {who}" if who else "")
+
+
+def _mentions(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _MOST_MENTIONED} more" if len(ids) > _MOST_MENTIONED else ""
+    return (" ".join(_mention(member) for member in ids[:_MOST_MENTIONED]) or "nobody") + more
+
+
+def _mention(member: str) -> str:
+    if is_usergroup(member):
+        return f"<!subteam^{member.removeprefix('slack:')}>"
+    return _who(Person(member))
 
 
 _TITLES: Mapping[ApprovalState, str] = {
@@ -109,21 +146,25 @@ def _effects(plan: Plan) -> Iterable[str]:
 def outcome(approval: Approval) -> str:
     when = f" {_moment(approval.decided_at)}" if approval.decided_at else ""
     why = f": {escape(approval.reason)}" if approval.reason else ""
+    agreed = f" ({_progress(approval)})" if approval.agreed else ""
     match approval.state:
         case ApprovalState.APPROVED:
-            return f":white_check_mark: *Approved* by {_who(approval.decided_by)}{when}{why}"
+            by = " and ".join(_who(agreement.person) for agreement in approval.agreed) or _who(approval.decided_by)
+            return f":white_check_mark: *Approved* by {by}{when}{why}"
         case ApprovalState.DENIED:
-            return f":no_entry_sign: *Denied* by {_who(approval.decided_by)}{when}{why}"
+            return f":no_entry_sign: *Denied* by {_who(approval.decided_by)}{when}{why}{agreed}"
         case ApprovalState.VOID:
-            return f":wastebasket: *Void*{when}{why or ': the plan no longer stands'}"
+            return f":wastebasket: *Void*{when}{why or ': the plan no longer stands'}{agreed}"
         case ApprovalState.PENDING | ApprovalState.EXPIRED:
-            return f":hourglass: *Expired* {_moment(approval.expires_at)} without an answer"
+            return f":hourglass: *Expired* {_moment(approval.expires_at)} without an answer{agreed}"
 
 
 def fallback(approval: Approval, incident: Incident) -> str:
     """What notifications and screen readers say."""
     blame = f" ({incident.culprit} is to blame)" if incident.culprit else ""
-    return escape(f"{incident.failure_mode} on {incident.component}{blame}: approve {approval.plan.playbook}?")
+    still = "still open: " if approval.escalated else ""
+    asked = f"{still}approve {approval.plan.playbook}?"
+    return escape(f"{incident.failure_mode} on {incident.component}{blame}: {asked}")
 
 
 def _who(person: Person | None) -> str:

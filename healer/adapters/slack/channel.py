@@ -27,6 +27,7 @@ from healer.adapters.slack.blocks import (
     Block,
     answer_blocks,
     clean,
+    escalation_blocks,
     escape,
     fallback,
     outcome,
@@ -81,10 +82,31 @@ class SlackChannel:
         """Raises Unavailable, Rejected."""
         return self._poster.post(fallback(approval, incident), question_blocks(approval, incident))
 
+    def escalate(self, approval: Approval, incident: Incident) -> str:
+        """A message of its own: an update mentions nobody. Raises Unavailable, Rejected."""
+        return self._poster.post(fallback(approval, incident), escalation_blocks(approval, incident))
+
+    def update(self, approval: Approval, incident: Incident) -> None:
+        """Raises Unavailable, Rejected."""
+        text = fallback(approval, incident)
+        self._update(approval, text, question_blocks(approval, incident), escalation_blocks(approval, incident))
+
     def close(self, approval: Approval, incident: Incident) -> None:
         """Raises Unavailable, Rejected."""
-        if approval.announced_as:
-            self._poster.update(approval.announced_as, outcome(approval), answer_blocks(approval, incident))
+        blocks = answer_blocks(approval, incident)
+        self._update(approval, outcome(approval), blocks, blocks)
+
+    def _update(self, approval: Approval, text: str, question: Sequence[Block], escalation: Sequence[Block]) -> None:
+        """Rewrite both messages, as far as they are there: one that is gone does not keep the other as it was."""
+        failures: list[Unavailable | Rejected] = []
+        for name, blocks in ((approval.announced_as, question), (approval.escalated_as, escalation)):
+            try:
+                if name:
+                    self._poster.update(name, text, blocks)
+            except (Unavailable, Rejected) as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def warn(self, trip: Trip) -> None:
         """Raises Unavailable, Rejected."""

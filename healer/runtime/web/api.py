@@ -20,14 +20,15 @@ from starlette.routing import BaseRoute, Route
 from healer.adapters.push.alertmanager import AlertmanagerWebhook
 from healer.adapters.slack.channel import Click, SlackInteractions, parse_interaction, reply
 from healer.config import HttpSettings, SilencesSettings
+from healer.domain.approval import ApprovalState
 from healer.domain.maintenance import MaintenanceWindow
 from healer.errors import HealerError, NotFound, NotPermitted
-from healer.policy.approval import Ground
+from healer.policy.approval import progress
 from healer.ports import Clock, Journal
 from healer.runtime.snapshot import Board
 from healer.runtime.web import console as console_pages
 from healer.runtime.web.auth import Gate, ResolvedToken, Role, Unauthenticated
-from healer.runtime.web.decisions import Declined, decide
+from healer.runtime.web.decisions import Declined, Forbidden, decide
 from healer.runtime.web.ingest import ALERTS, WRITE, Receiver, alerts_endpoint, write_endpoint
 from healer.runtime.web.metrics import exposition
 from healer.runtime.web.openapi import Extra, document
@@ -203,10 +204,10 @@ def _clicked(site: Site, click: Click, now: datetime) -> ClickAnswer:
         )
     except NotFound:
         return ClickAnswer("not_found", f"{click.approval_id} is not known here: was it asked by another healer?")
-    except NotPermitted as error:
-        return ClickAnswer(str(Ground.NOT_PERMITTED), error.detail)
-    except Declined as error:
+    except (Forbidden, Declined) as error:
         return ClickAnswer(str(error.ground), error.detail)
+    if approval.state is ApprovalState.PENDING:
+        return ClickAnswer("agreed", f"{progress(approval)} to {approval.id}, you among them: {approval.missing} more.")
     return ClickAnswer(str(approval.state), f"{approval.id} is {approval.state}; recorded as answered by you.")
 
 

@@ -10,7 +10,7 @@ import structlog
 
 from healer.domain.approval import Approval, Person
 from healer.errors import Conflict, Fenced, NotFound, NotPermitted, Unavailable
-from healer.policy.approval import Ground, Refusal, may_decide
+from healer.policy.approval import FORBIDDEN, Ground, Refusal, may_decide
 from healer.ports import Journal
 
 _log = structlog.get_logger(__name__)
@@ -18,8 +18,16 @@ _log = structlog.get_logger(__name__)
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
+class Forbidden(NotPermitted):
+    """It is not for this person to answer; `ground` says why."""
+
+    def __init__(self, approval_id: str, detail: str, ground: Ground) -> None:
+        super().__init__(approval_id, detail)
+        self.ground = ground
+
+
 class Declined(Conflict):
-    """The question is no longer open; `ground` says in which way."""
+    """The question is no longer open to this answer; `ground` says in which way."""
 
     def __init__(self, approval_id: str, detail: str, ground: Ground) -> None:
         super().__init__(approval_id, detail)
@@ -38,23 +46,25 @@ def decide(
 ) -> Approval:
     """Answer the approval, once. An attempt that is refused leaves its own line in the audit log.
 
+    Returns the approval, which is pending still if more people have to agree.
+
     Raises:
         NotFound: no such approval.
-        NotPermitted: the person is not listed.
-        Declined: answered, expired or void (a Conflict).
+        Forbidden: the person is not listed, or the question was not put to them.
+        Declined: answered, expired or void, or the person has agreed already (a Conflict).
     """
     approval = journal.approval(checked_id(approval_id, "approval"))
-    refusal = may_decide(approval, person, approvers, now)
+    refusal = may_decide(approval, person, approvers, now, approve=approve)
     if refusal is None:
         try:
             return journal.decide(approval.id, person, now, approve=approve, reason=reason)
         except Conflict as error:
             # Somebody was faster by a moment: say what they did, not only that it changed.
-            moved_on = may_decide(journal.approval(approval.id), person, approvers, now)
+            moved_on = may_decide(journal.approval(approval.id), person, approvers, now, approve=approve)
             refusal = moved_on or Refusal(Ground.ALREADY_DECIDED, error.detail)
     _audit_refused(journal, approval.id, person, now, why=refusal.message, approve=approve)
-    if refusal.ground is Ground.NOT_PERMITTED:
-        raise NotPermitted(approval.id, refusal.message)
+    if refusal.ground in FORBIDDEN:
+        raise Forbidden(approval.id, refusal.message, refusal.ground)
     raise Declined(approval.id, refusal.message, refusal.ground)
 
 

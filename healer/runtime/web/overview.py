@@ -63,11 +63,17 @@ class FleetPanel:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A pending approval; `hindrance` says why the reader may not answer it, None if they may."""
+    """A pending approval.
+
+    Attributes:
+        hindrance: why the reader may not answer it; None if they may.
+        agreed: why they may not agree, but could say no: they have agreed already.
+    """
 
     approval: Approval
     incident: Incident | None
     hindrance: str | None
+    agreed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +155,9 @@ def question(
     if identity.role < Role.APPROVER:
         hindrance = f"Your role is {identity.role.name.lower()}: answering needs approver."
         return Question(approval, incident, hindrance)
-    refusal = may_decide(approval, identity.person, approvers, now)
-    return Question(approval, incident, None if refusal is None else refusal.message)
+    no, yes = (may_decide(approval, identity.person, approvers, now, approve=approve) for approve in (False, True))
+    hindrances = [None if refusal is None else refusal.message for refusal in (no, yes)]
+    return Question(approval, incident, *hindrances)
 
 
 def is_open(approval: Approval, now: datetime) -> bool:

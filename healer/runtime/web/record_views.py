@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from healer.domain.approval import Approval, Person
+from healer.domain.approval import Agreement, Approval, Person
 from healer.domain.run import EffectRecord, Run
 from healer.ports import AuditEntry
 from healer.runtime.web.views import PlanView, plan_view, utc, utc_or_none
@@ -18,7 +18,19 @@ class PersonView(msgspec.Struct, frozen=True):
     name: str
 
 
+class AgreementView(msgspec.Struct, frozen=True):
+    person: PersonView
+    at: datetime
+    reason: str
+
+
 class ApprovalView(msgspec.Struct, frozen=True):
+    """Attributes:
+    who: ids of those whom it was put to, among them usergroups of Slack; null for all of approvals.approvers.
+    quorum: so many different people have to agree; `missing` more than have by now.
+    escalates_at: from then on those of `escalate_to` may answer, too; null for never.
+    """
+
     id: str
     incident_id: str
     state: str
@@ -31,6 +43,13 @@ class ApprovalView(msgspec.Struct, frozen=True):
     reason: str
     announced: bool
     closed: bool
+    who: list[str] | None
+    quorum: int
+    missing: int
+    agreed: list[AgreementView]
+    escalates_at: datetime | None
+    escalate_to: list[str]
+    escalated: bool
 
 
 class EffectRecordView(msgspec.Struct, frozen=True):
@@ -92,6 +111,13 @@ def approval_view(approval: Approval) -> ApprovalView:
         reason=approval.reason,
         announced=approval.announced,
         closed=approval.closed,
+        who=None if approval.who is None else list(approval.who),
+        quorum=approval.quorum,
+        missing=approval.missing,
+        agreed=[_agreement_view(agreement) for agreement in approval.agreed],
+        escalates_at=utc_or_none(approval.escalate_at),
+        escalate_to=list(approval.escalate_to),
+        escalated=approval.escalated,
     )
 
 
@@ -133,7 +159,15 @@ def audit_view(entry: AuditEntry) -> AuditView:
 
 
 def person_view(person: Person | None) -> PersonView | None:
-    return None if person is None else PersonView(id=person.id, name=person.name)
+    return None if person is None else _person_view(person)
+
+
+def _person_view(person: Person) -> PersonView:
+    return PersonView(id=person.id, name=person.name)
+
+
+def _agreement_view(agreement: Agreement) -> AgreementView:
+    return AgreementView(_person_view(agreement.person), utc(agreement.at), agreement.reason)
 
 
 def _record_view(effect: EffectRecord) -> EffectRecordView:

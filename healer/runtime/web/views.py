@@ -16,7 +16,7 @@ from healer.domain.component import Component
 from healer.domain.finding import Evidence
 from healer.domain.incident import Incident, Symptom
 from healer.domain.plan import Effect, Plan, PlannedStep
-from healer.domain.playbook import Scalar
+from healer.domain.playbook import Asking, Scalar
 from healer.domain.silence import Silenced
 from healer.domain.verdict import Verdict
 from healer.schema import format_duration
@@ -62,6 +62,18 @@ class VerdictView(msgspec.Struct, frozen=True):
     lifts: str
 
 
+class AskingView(msgspec.Struct, frozen=True):
+    """Attributes:
+    who, escalate_to: groups or people, as the playbook names them; null for all of approvals.approvers.
+    """
+
+    who: list[str] | None
+    quorum: int
+    escalate_after: str | None
+    escalate_to: list[str]
+    on_expire: str
+
+
 class PlanView(msgspec.Struct, frozen=True):
     playbook: str
     playbook_digest: str
@@ -76,6 +88,7 @@ class PlanView(msgspec.Struct, frozen=True):
     impediments: list[str]
     budget: str
     reason: str
+    asking: AskingView
     verdict: VerdictView | None
 
 
@@ -185,6 +198,7 @@ def plan_view(plan: Plan, verdict: Verdict | None = None) -> PlanView:
         impediments=list(plan.impediments),
         budget=plan.budget,
         reason=plan.reason,
+        asking=_asking_view(plan.asking),
         verdict=_verdict_view(verdict),
     )
 
@@ -233,6 +247,17 @@ def _step_view(step: PlannedStep) -> StepView:
 
 def _effect_view(effect: Effect) -> EffectView:
     return EffectView(verb=effect.verb, target=effect.target, detail=effect.detail, takes_out=effect.takes_out)
+
+
+def _asking_view(asking: Asking) -> AskingView:
+    escalation = asking.escalation
+    return AskingView(
+        who=None if asking.who is None else list(asking.who),
+        quorum=asking.quorum,
+        escalate_after=None if escalation is None else format_duration(escalation.after),
+        escalate_to=[] if escalation is None else list(escalation.to),
+        on_expire=str(asking.on_expire),
+    )
 
 
 def _verdict_view(verdict: Verdict | None) -> VerdictView | None:
