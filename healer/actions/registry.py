@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from healer.actions.base import Action, Verbs
+from healer.actions.base import Action, Verbs, works_on
+from healer.actions.care import BurnIn, Collect, Reboot, Reset
 from healer.actions.exporter import RestartExporter
-from healer.actions.node import Cordon, Drain
+from healer.actions.node import Cordon, Drain, Uncordon
 from healer.actions.power import Cap, Hold, Restore
 from healer.actions.ticket import OpenTicket
 from healer.actions.wait import Until, compile_condition
@@ -17,7 +18,12 @@ from healer.documents import Document, nearest, parse_document
 from healer.domain.playbook import Argument, Playbook, Scalar
 from healer.errors import Problem, Rejected
 
-_ALL: tuple[Action, ...] = (Cordon(), Drain(), Cap(), Hold(), Restore(), RestartExporter(), OpenTicket(), Until())
+_ALL: tuple[Action, ...] = (
+    *(Cordon(), Drain(), Uncordon()),
+    *(Cap(), Hold(), Restore()),
+    *(RestartExporter(), OpenTicket(), Until()),
+    *(Reset(), Reboot(), BurnIn(), Collect()),
+)
 BUILT_IN: Verbs = {action.name: action for action in _ALL}
 
 
@@ -31,7 +37,7 @@ def check_playbook(playbook: Playbook, verbs: Verbs) -> tuple[Problem, ...]:
             hint = nearest(step.use, verbs) or f"known: {', '.join(sorted(verbs))}"
             problems.append(document.problem(("steps", i, "use"), f"there is no verb {step.use!r}", hint))
             continue
-        if action.target not in {None, playbook.target}:
+        if not works_on(action, playbook.target):
             text = f"{step.use} works on a {action.target}, the playbook's target is a {playbook.target}"
             problems.append(document.problem(("steps", i, "use"), text))
         if isinstance(action, Until):

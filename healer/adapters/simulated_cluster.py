@@ -202,6 +202,12 @@ class SimulatedCluster:
                 if placed.workload.node == node and placed.workload.disposition is Disposition.EVICT:
                     del self._placed[uid]
 
+    def gpus_in_use(self, node: str) -> int:
+        """By everything that is on the node, also what is leaving it."""
+        with self._lock:
+            self._settle(self._clock.now())
+            return self._gpus_per_node - self._room(self._known(node).name)
+
     def cordon_by_person(self, node: str) -> None:
         """As with kubectl, a node that is already cordoned stays as it is, and its owner's."""
         with self._lock:

@@ -39,6 +39,7 @@ class _Match(Section):
     failure_modes: Annotated[tuple[FailureMode, ...], Field(min_length=1)]
     condition: Annotated[str | None, Field(alias="if")] = None
     hold: Annotated[Duration | None, Field(alias="for")] = None
+    priority: int = 0
 
 
 class _Approval(Section):
@@ -99,7 +100,9 @@ def load_playbooks(
     disabled: Sequence[str] = (),
     check: Callable[[Playbook], Iterable[Problem]] = lambda _playbook: (),
 ) -> tuple[Playbook, ...]:
-    """Every *.yaml in the folder, by name. Raises InvalidDocument with the problems of all of them together.
+    """Every *.yaml in the folder, those of the highest priority first, then by the file's name.
+
+    Raises InvalidDocument with the problems of all of them together.
 
     Args:
         params: the deployment's values for the params that playbooks declare, by playbook and param.
@@ -126,7 +129,7 @@ def load_playbooks(
         raise InvalidDocument(*problems)
     return tuple(
         replace(playbook, params={**playbook.params, **params.get(name, {})})
-        for name, playbook in playbooks.items()
+        for name, playbook in sorted(playbooks.items(), key=lambda named: -named[1].priority)
         if name not in disabled
     )
 
@@ -234,6 +237,7 @@ def parse_playbook(document: Document) -> Playbook:
         deadline=raw.deadline,
         params=raw.params,
         otherwise=raw.otherwise,
+        priority=0 if match is None else match.priority,
     )
 
 

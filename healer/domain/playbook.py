@@ -101,6 +101,7 @@ class Playbook:
     """Attributes:
     failure_modes: that it answers by itself; none for one that only another playbook leads to.
     target: what it works on, found from the incident's component; None for that component itself.
+    priority: of those that match, the one with the highest is taken; among equals the first by its file's name.
     otherwise: the playbook that is planned when a run of this one has failed, or nobody has answered.
     hold: the finding must have lasted this long before the playbook is planned.
     digest: sha256 of the document's text: a run keeps the document it was planned with.
@@ -122,3 +123,4 @@ class Playbook:
     deadline: timedelta = timedelta(hours=1)
     params: Mapping[str, Scalar] = field(default_factory=dict)
     otherwise: str | None = None
+    priority: int = 0

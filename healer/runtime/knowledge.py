@@ -32,6 +32,7 @@ from healer.ports import (
     JobWitness,
     Journal,
     KernelLog,
+    NodeCare,
     Notices,
     PowerControl,
     TelemetrySource,
@@ -80,6 +81,7 @@ class Outside:
     witness: JobWitness | None = None
     kernel_log: KernelLog | None = None
     is_replay: bool = False
+    care: NodeCare | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +132,7 @@ class Knowledge:
             power_floor_w=self.rules.power_floor_w,
             configured_tickets=self._outside.tickets,
             incident=self._journal.incident,
+            configured_care=self._outside.care,
         )
 
     def permit(self, run: Run) -> Verdict | None:

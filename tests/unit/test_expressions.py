@@ -17,7 +17,7 @@ PARAMS: Mapping[str, Scalar] = {"share": 0.95, "lasting": "1m", "gpus": 8, "off"
 
 
 def _value(text: str, about: Incident = INCIDENT) -> Scalar:
-    return compile_expression(text, params=PARAMS)(variables_of(about, PARAMS))
+    return compile_expression(text, params=PARAMS)(variables_of(about, PARAMS, SITE))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_an_expression_sees_the_incident_and_the_params(text: str, value: Scalar
 
 
 def test_the_variables_are_those_that_are_checked_at_load() -> None:
-    given = variables_of(INCIDENT, PARAMS)
+    given = variables_of(INCIDENT, PARAMS, SITE)
     assert given.keys() == VARIABLES.keys()
     for name in ("incident",):
         shape, value = VARIABLES[name], given[name]
