@@ -285,7 +285,14 @@ def site_config(folder: Path, *, budget_w: float) -> Config:
                 "settings": {"rack_power": {"window_s": 15.0}},
             },
             "models": {"path": _ROOT / "models", "disabled": ["gpu_anomaly"]},
-            "playbooks": {"path": _ROOT / "playbooks", "params": {"cap-rack-power": {"lasting": "20s"}}},
+            "playbooks": {
+                "path": _ROOT / "playbooks",
+                "params": {
+                    "cap-rack-power": {"lasting": "20s"},
+                    "reset-gpu": {"burn_in": "1m"},
+                    "reboot-node": {"burn_in": "1m"},
+                },
+            },
             "budgets": {
                 "fleet": {"max_percent": 50},
                 "rack": {"max_percent": 50, "max_nodes": 2},

@@ -73,6 +73,7 @@ class Incident:
     next_playbook: what is tried next, because another playbook has failed; empty for what its failure mode calls for.
     tried: what was done and has not helped, and why, oldest first.
     line: its first run, whose name is on what was kept; empty before.
+    kept: a run that has failed keeps its node out of service: it does not go away by itself before a person knows.
     story: one line on where it stands, for the person who opens it.
     """
 
@@ -104,6 +105,7 @@ class Incident:
     next_playbook: str = ""
     tried: tuple[str, ...] = ()
     line: str = ""
+    kept: bool = False
     story: str = ""
 
     @classmethod

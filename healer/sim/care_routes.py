@@ -19,7 +19,7 @@ class _Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operation: Operation
     gpu: int | None = None
     uuid: str | None = None
-    duration_s: Annotated[float | None, msgspec.Meta(gt=0, le=1e6)] = None
+    duration_s: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
 
     def order(self) -> CareOrder:
         duration = None if self.duration_s is None else timedelta(seconds=self.duration_s)

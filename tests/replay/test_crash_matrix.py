@@ -79,8 +79,8 @@ def lost_site(folder: Path, fuse: Fuse) -> Site:
 
 
 def sick_site(folder: Path, fuse: Fuse) -> Site:
-    """The same, and the node fails its test."""
-    site = lost_site(folder, fuse)
+    """A GPU waits for a reset, and the node fails its test."""
+    site = reset_site(folder, fuse)
     site.care.broken.add(SICK)
     return site
 
@@ -205,7 +205,7 @@ def assert_kept_and_handed_over(site: Site) -> None:
     incident = site.incident()
     assert (incident.state, incident.next_playbook) == (IncidentState.ESCALATED, "hand-over"), incident.story
     assert "wrong results under load" in incident.story
-    assert operations(site) == ["collect", "reboot", "burn_in"]
+    assert operations(site) == ["reset_gpu", "burn_in"]
     second, first = site.journal.runs()
     assert (first.state, second.state) == (RunState.FAILED, RunState.SUCCEEDED)
     assert [node.name for node in site.cluster.nodes() if node.cordoned] == [SICK]
@@ -256,7 +256,7 @@ MATRICES: tuple[tuple[MakeSite, Check, float, str], ...] = (
     (blind_site, assert_exporter_started_once, 30, "after write"),
     (blind_for_ever_site, assert_handed_over_once, 30, "after evict"),
     (reset_site, assert_reset_once, 30, "before reset_gpu"),
-    (lost_site, assert_rebooted_once, 30, "before collect"),
+    (lost_site, assert_rebooted_once, 30, "before reboot"),
     (sick_site, assert_kept_and_handed_over, 30, "before burn_in"),
 )
 
@@ -268,7 +268,7 @@ HAS = (
     {"before evict", "after evict"},
     {"before ticket", "after ticket"},
     {"before reset_gpu", "after reset_gpu", "before burn_in", "after burn_in", "before uncordon", "after uncordon"},
-    {"before collect", "after collect", "before reboot", "after reboot", "before uncordon", "after uncordon"},
+    {"before reboot", "after reboot", "before burn_in", "after burn_in", "before uncordon", "after uncordon"},
     {"before burn_in", "after burn_in", "before ticket", "after ticket"},
 )
 

@@ -165,3 +165,20 @@ def test_a_run_keeps_the_document_that_it_started_with(site: Site) -> None:
     (run,) = site.journal.runs()
     assert (run.state, [step.id for step in run.plan.steps]) == (RunState.SUCCEEDED, ["quarantine", "evacuate"])
     assert not [each for each in site.cluster.workloads(SICK) if each.owner == "Job/train"]
+
+
+@pytest.mark.parametrize("on_failure", ["keep", "undo"])
+def test_only_a_node_that_is_kept_out_leads_on_although_its_fault_is_gone(site: Site, on_failure: str) -> None:
+    climb(site, FIRST.replace("on_failure: keep", f"on_failure: {on_failure}"), SECOND)
+    site.ticks(2)
+    site.answer(approve=True)
+    site.ticks(20)
+    site.fleet.mend(SICK)
+    site.ticks(20)
+    incident = site.incident()
+    if on_failure == "keep":
+        assert (incident.state, incident.kept) == (IncidentState.AWAITING_APPROVAL, True)
+        assert [pending.plan.playbook for pending in site.pending()] == ["firmly"]
+    else:
+        assert incident.state is IncidentState.RESOLVED
+        assert site.cluster.node(SICK).available

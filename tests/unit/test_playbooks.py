@@ -12,6 +12,7 @@ from healer.content.expressions import variables_of
 from healer.content.playbooks import load_playbooks, parse_playbook
 from healer.documents import parse_document
 from healer.domain.component import ComponentKind
+from healer.domain.fleet import Means
 from healer.domain.playbook import OnError, OnFailure, Playbook, ResolvesWhen, Retry
 from healer.errors import InvalidDocument, Rejected
 from tests.unit.core_samples import ECC, incident
@@ -80,7 +81,7 @@ def test_a_playbook_is_read_as_it_is_written() -> None:
 
 def test_its_expressions_see_the_incident_and_its_params() -> None:
     playbook = _parsed()
-    variables = variables_of(incident(), playbook.params)
+    variables = variables_of(incident(), playbook.params, Means())
     reason, condition = playbook.steps[0].arguments["reason"], playbook.steps[1].condition
     assert callable(reason)
     assert reason(variables) == "2 uncorrectable memory errors"
@@ -113,7 +114,7 @@ def test_a_correct_playbook_has_no_problem() -> None:
         (
             "use: node.drain",
             "use: zzz",
-            "drain.yaml:21: steps[1].use: there is no verb 'zzz' (known: exporter.restart, node.cordon, node.drain,",
+            "drain.yaml:21: steps[1].use: there is no verb 'zzz' (known: evidence.collect, exporter.restart,",
         ),
         (
             "at_once: 4",
@@ -240,6 +241,21 @@ def test_the_playbooks_of_a_folder_are_read_in_the_order_of_their_files(tmp_path
     assert [playbook.name for playbook in playbooks] == ["another", "drain"]
 
 
+def test_those_of_a_higher_priority_are_asked_first(tmp_path: Path) -> None:
+    def one(name: str, priority: int) -> str:
+        return _edited("  for: 1m", f"  priority: {priority}").replace("name: drain", f"name: {name}")
+
+    folder = _folder(tmp_path, a=one("low", -1), b=DRAIN, c=one("high", 10), d=one("higher", 11), e=one("high-too", 10))
+    playbooks = load_playbooks(folder, params={})
+    assert [(each.name, each.priority) for each in playbooks] == [
+        ("higher", 11),
+        ("high", 10),
+        ("high-too", 10),
+        ("drain", 0),
+        ("low", -1),
+    ]
+
+
 def test_a_deployment_sets_the_params_that_a_playbook_declares(tmp_path: Path) -> None:
     (playbook,) = load_playbooks(_folder(tmp_path, drain=DRAIN), params={"drain": {"share": 0.5}})
     assert playbook.params == {"share": 0.5}
@@ -275,6 +291,13 @@ def test_a_verb_that_works_on_something_else_than_the_target_is_told() -> None:
         "drain.yaml:17: steps[0].use: node.cordon works on a node, the playbook's target is a rack",
         "drain.yaml:21: steps[1].use: node.drain works on a node, the playbook's target is a rack",
     ]
+
+
+def test_a_verb_that_works_on_a_node_also_does_on_the_node_of_a_gpu() -> None:
+    assert _problems(_edited("target: node", "target: gpu")) == []
+    text = _edited(DRAINS, "    use: gpu.reset\n")
+    assert _problems(text.replace("target: node", "target: gpu")) == []
+    assert _problems(text) == ["drain.yaml:21: steps[1].use: gpu.reset works on a gpu, the playbook's target is a node"]
 
 
 def test_text_around_an_expression_is_told_not_taken_literally() -> None:
