@@ -516,6 +516,22 @@ class PowerSettings(Section):
             raise ValueError("agent_url must contain {node}")
 
 
+class AgentSettings(Section):
+    """The node agents: what resets a GPU, reboots its node, tests its devices and puts evidence aside.
+
+    Attributes:
+        url: with `{node}` in it, for example http://{node}:9422.
+    """
+
+    url: str | None = None
+    token: Secret | None = None
+    timeout: Duration = timedelta(seconds=5)
+
+    def model_post_init(self, _context: object) -> None:
+        if self.url is not None and "{node}" not in self.url:
+            raise ValueError("url must contain {node}")
+
+
 class TicketsSettings(Section):
     """Where a person is handed what healer can do no more about: files in a folder, or POSTs to a URL.
 
@@ -578,6 +594,7 @@ class Config(Section):
     approvals: ApprovalSettings = ApprovalSettings()
     cluster: ClusterSettings = ClusterSettings()
     power: PowerSettings = PowerSettings()
+    agent: AgentSettings = AgentSettings()
     tickets: TicketsSettings = TicketsSettings()
     state: StateSettings = StateSettings()
     http: HttpSettings = HttpSettings()

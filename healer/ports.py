@@ -15,6 +15,7 @@ from typing import Protocol
 
 from healer.domain.approval import Approval, Person
 from healer.domain.breaker import Trip
+from healer.domain.care import CareOrder, CareReport, NodeCondition
 from healer.domain.finding import Findings
 from healer.domain.fleet import Gang, GpuPower, Node, Workload
 from healer.domain.frame import Frame
@@ -175,6 +176,25 @@ class PowerControl(Protocol):
 
     def restore(self, node: str, gpus: Sequence[int]) -> None:
         """Put the device's default limits back."""
+        ...
+
+
+class NodeCare(Protocol):
+    """The node agents' hands on their nodes: long operations, each begun once under a key and observed afterwards."""
+
+    def start(self, node: str, key: str, order: CareOrder) -> CareReport:
+        """Begin it, and return at once. The same key again is the same operation, running or over.
+
+        Raises Rejected if the agent does not do such a thing, or knows the key for another order.
+        """
+        ...
+
+    def report(self, node: str, key: str) -> CareReport | None:
+        """How far it is, also after the node has booted; None if the agent says that it was never asked for it."""
+        ...
+
+    def condition(self, node: str) -> NodeCondition:
+        """As it is now."""
         ...
 
 

@@ -10,13 +10,14 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from healer.domain.component import Component, ComponentKind
+from healer.domain.fleet import Means
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
 from healer.domain.plan import Effect
 from healer.domain.run import EffectRecord, EffectState, Outcome, Run
 from healer.domain.verdict import Verdict
 from healer.errors import HealerError, NotFound, Rejected, Unavailable
-from healer.ports import Clock, Cluster, PowerControl, Tickets
+from healer.ports import Clock, Cluster, NodeCare, PowerControl, Tickets
 from healer.schema import Section
 
 
@@ -43,6 +44,21 @@ class World:
     configured_tickets: Tickets | None = None
     incident: Callable[[str], Incident] = _no_incident
     max_age: timedelta = timedelta(seconds=90)
+    configured_care: NodeCare | None = None
+
+    @property
+    def means(self) -> Means:
+        return Means(
+            agent=self.configured_care is not None,
+            power=self.configured_power is not None,
+            scheduler=self.configured_cluster is not None,
+        )
+
+    @property
+    def care(self) -> NodeCare:
+        if self.configured_care is None:
+            raise Rejected("agent", "no node agents are configured; set agent.url")
+        return self.configured_care
 
     @property
     def tickets(self) -> Tickets:
@@ -234,6 +250,11 @@ class Action(Protocol):
     def undo(self, arguments: Any, target: Component, ledger: Ledger) -> Outcome:
         """Take back what this run did, and nothing that anybody else did."""
         ...
+
+
+def works_on(action: Action, kind: ComponentKind | None) -> bool:
+    """Whether the verb can work on a target of this kind: what works on a node also does on that of a GPU."""
+    return action.target in {None, kind} or (action.target is ComponentKind.NODE and kind is ComponentKind.GPU)
 
 
 Verbs = Mapping[str, Action]

@@ -16,6 +16,7 @@ from healer.config import Config
 from healer.content.detectors import Detector
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.breaker import Trip
+from healer.domain.care import CareOrder, CareReport
 from healer.domain.finding import FailureMode
 from healer.domain.fleet import Workload
 from healer.domain.incident import Incident
@@ -23,11 +24,12 @@ from healer.domain.ticket import Ticket
 from healer.domain.verdict import Mode
 from healer.errors import Unavailable
 from healer.ports import Eviction, Notices, TopologySource, Transaction
-from healer.rehearsal.virtual import FleetPower, FleetTelemetry, HeldTickets, VirtualClock
+from healer.rehearsal.virtual import START, FleetPower, FleetTelemetry, HeldTickets, VirtualClock
 from healer.runtime.knowledge import Outside
 from healer.runtime.operator import Operator
 from healer.runtime.snapshot import Board, Snapshot
 from healer.runtime.wiring import Content, build_operator, load_content
+from healer.sim.care import FleetCare
 from healer.sim.fleet import SimulatedFleet
 
 ON_CALL = Person("slack:U0ONCALL", "on-call")
@@ -109,6 +111,23 @@ class FusedPower(FleetPower):
             super().restore(node, gpus)
 
 
+class FusedCare(FleetCare):
+    """Attributes:
+    asked: every order that came, as (node, key, order), also one that was begun already.
+    """
+
+    fuse = Fuse()
+
+    def __init__(self, fleet: SimulatedFleet, cluster: SimulatedCluster) -> None:
+        super().__init__(fleet, cluster=cluster, since=START)
+        self.asked: list[tuple[str, str, CareOrder]] = []
+
+    def start(self, node: str, key: str, order: CareOrder) -> CareReport:
+        with self.fuse.around(order.operation):
+            self.asked.append((node, key, order))
+            return super().start(node, key, order)
+
+
 class FusedTickets(HeldTickets):
     fuse = Fuse()
 
@@ -187,7 +206,11 @@ class Site:
         budget_w: float = 1e6,
         fuse: Fuse | None = None,
         pools: Mapping[str, str] | None = None,
+        agents: bool = False,
     ) -> None:
+        """Args:
+        agents: whether node agents are configured that reset, reboot, burn in and collect.
+        """
         self.clock = VirtualClock()
         self.fleet = SimulatedFleet(racks=racks, nodes=nodes, gpus=gpus, seed=3)
         layout = self.fleet.layout
@@ -199,11 +222,13 @@ class Site:
             pools=pools,
         )
         self.power = FusedPower(self.fleet)
+        self.care = FusedCare(self.fleet, self.cluster)
+        self.agents = agents
         self.telemetry = FleetTelemetry(self.fleet)
         self.channel = RecordingChannel()
         self.tickets = FusedTickets()
         self.fuse = fuse or Fuse()
-        self.power.fuse = self.cluster.fuse = self.tickets.fuse = self.fuse
+        self.power.fuse = self.cluster.fuse = self.tickets.fuse = self.care.fuse = self.fuse
         self.config = site_config(folder, budget_w=budget_w)
         self._started = 0
         self.start()
@@ -224,6 +249,7 @@ class Site:
                 channel=self.channel,
                 topology=self.topology,
                 notices=self.notices,
+                care=self.care if self.agents else None,
             ),
             journal=self.journal,
             board=self.board,
@@ -294,7 +320,14 @@ def site_config(folder: Path, *, budget_w: float) -> Config:
                 "settings": {"rack_power": {"window_s": 15.0}},
             },
             "models": {"path": _ROOT / "models", "disabled": ["gpu_anomaly"]},
-            "playbooks": {"path": _ROOT / "playbooks", "params": {"cap-rack-power": {"lasting": "20s"}}},
+            "playbooks": {
+                "path": _ROOT / "playbooks",
+                "params": {
+                    "cap-rack-power": {"lasting": "20s"},
+                    "reset-gpu": {"burn_in": "1m"},
+                    "reboot-node": {"burn_in": "1m"},
+                },
+            },
             "budgets": {
                 "fleet": {"max_percent": 50},
                 "rack": {"max_percent": 50, "max_nodes": 2},

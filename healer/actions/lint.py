@@ -9,16 +9,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from healer.actions.node import Drain, Uncordon
 from healer.actions.registry import bound_arguments
 from healer.content.expressions import variables_of
 from healer.content.playbooks import lock_named, tests_of
 from healer.documents import KeyPath
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, FailureMode, Finding, Health
+from healer.domain.fleet import Means
 from healer.domain.incident import Incident
 from healer.domain.playbook import Expression, OnError, Playbook, ResolvesWhen, Step, given
 from healer.errors import Problem, Rejected
@@ -66,14 +68,16 @@ def lint(
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """An incident that the playbook may meet.
+    """An incident that the playbook may meet, and where.
 
     Attributes:
         variables: what expressions see of it.
+        means: what the site has.
     """
 
     incident: Incident
     variables: Mapping[str, object]
+    means: Means
 
 
 class _Linter:
@@ -115,17 +119,19 @@ class _Linter:
                 self._warning((*path, "timeout"), text, "shorten it, or lengthen the deadline")
 
     def order(self) -> None:
-        """What moves work away comes after what keeps new work from taking its place."""
+        """What disrupts a node's work comes after what keeps new work away, and before the node serves again."""
         quarantined = False
         for step in self.playbook.steps:
             verb = self.verbs[step.use]
             certain = step.on_error is OnError.STOP and not _conditional(step)
             quarantined |= verb.keeps_work_away and certain
-            if verb.disrupts and verb.target is ComponentKind.NODE and not quarantined:
-                text = f"{step.use} without a node.cordon before it: what it moves may come back at once"
+            quarantined &= not isinstance(verb, Uncordon)
+            if verb.disrupts and verb.target in {ComponentKind.NODE, ComponentKind.GPU} and not quarantined:
+                moves = "what it moves may come back at once"
+                why = moves if isinstance(verb, Drain) else "new work may come in the middle of it"
                 self._error(
                     ("steps", step.place, "playbook" if step.within else "use"),
-                    text,
+                    f"{step.use} without a node.cordon before it: {why}",
                     "add a step with node.cordon before it, without an if, and that stops the run if it fails",
                 )
         if self.playbook.resolves_when is ResolvesWhen.CONTAINED and not quarantined:
@@ -240,16 +246,30 @@ def _conditional(step: Step) -> bool:
 
 
 def _samples(playbook: Playbook) -> Iterator[_Sample]:
+    sites = _every_site() if _asks_for_the_site(playbook) else (Means(agent=True, power=True, scheduler=True),)
     kinds = itertools.product(
         sorted(playbook.failure_modes or FailureMode),
         (Health.DEGRADED, Health.FAILED),
         (Basis.RULE, Basis.LEARNT),
         (0.0, 0.5, 1.0),
+        sites,
     )
-    for mode, health, basis, score in kinds:
+    for mode, health, basis, score, means in kinds:
         finding = Finding(mode, _somewhere(mode), health, score, "a reason", basis=basis)
         incident = Incident.opened(finding, _SOME_TIME)
-        yield _Sample(incident, variables_of(incident, playbook.params))
+        yield _Sample(incident, variables_of(incident, playbook.params, means), means)
+
+
+def _every_site() -> tuple[Means, ...]:
+    here = (True, False)
+    return tuple(Means(agent=a, power=p, scheduler=s) for a, p, s in itertools.product(here, here, here))
+
+
+def _asks_for_the_site(playbook: Playbook) -> bool:
+    """Whether any of its expressions does: else one site stands for all of them."""
+    steps = [expression for step in playbook.steps for expression in (step.condition, *step.arguments.values())]
+    expressions = [playbook.condition, playbook.approval.when, *steps]
+    return any("site" in expression.text for expression in expressions if callable(expression))
 
 
 def _somewhere(mode: FailureMode) -> Component:
@@ -266,4 +286,6 @@ def _somewhere(mode: FailureMode) -> Component:
 def _named(sample: _Sample) -> str:
     incident = sample.incident
     health = incident.health.name.lower()
-    return f"a {incident.failure_mode} that is {health}, by a {incident.basis}, with score {incident.score:g}"
+    lacks = [name for name, there in asdict(sample.means).items() if not there]
+    where = f", at a site without {' and '.join(lacks)}" if lacks else ""
+    return f"a {incident.failure_mode} that is {health}, by a {incident.basis}, with score {incident.score:g}{where}"

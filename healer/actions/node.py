@@ -1,4 +1,4 @@
-"""Verbs on a node of the scheduler: keep work away from it, and move its work elsewhere."""
+"""Verbs on a node of the scheduler: keep work away from it, move its work elsewhere, and give it back to service."""
 
 from __future__ import annotations
 
@@ -55,6 +55,8 @@ class Cordon:
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         seen = ledger.world.cluster.node(node_of(target))
+        if ledger.standing(f"uncordon/{seen.name}", of_any_step=True):
+            return Done(f"this run has given {seen.name} back to service")
         if seen.cordoned and seen.cordoned_by == ledger.run.owner:
             return Done(f"{seen.name} is out of service")
         if seen.cordoned:
@@ -149,6 +151,60 @@ class Drain:
     def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         """An eviction cannot be taken back: the workloads run elsewhere by now."""
         return Done(f"{len(ledger.standing('evict/'))} evictions stay as they are")
+
+
+class Uncordon:
+    """node.uncordon: back to service. Only the cordon of the run itself is lifted; a person's stands."""
+
+    name: ClassVar[str] = "node.uncordon"
+    target: ClassVar[ComponentKind | None] = ComponentKind.NODE
+    disrupts: ClassVar[bool] = False
+    keeps_work_away: ClassVar[bool] = False
+
+    class Arguments(Section):
+        pass
+
+    def plan(self, arguments: Arguments, target: Component, world: World) -> Proposal:  # noqa: ARG002
+        node = node_of(target)
+        seen = world.cluster.node(node)
+        if seen.cordoned and seen.cordoned_by is None:
+            return Proposal(blockers=(f"{node} is cordoned by a person: their decision stands",))
+        return Proposal(effects=(Effect("uncordon", node, "back to service"),))
+
+    def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
+        node, owner = node_of(target), ledger.run.owner
+        cluster = ledger.world.cluster
+
+        def uncordon() -> str:
+            cluster.uncordon(node, by=owner)
+            return "back to service"
+
+        if cluster.node(node).cordoned_by == owner or ledger.standing("uncordon/"):
+            ledger.effect(f"uncordon/{node}", do=uncordon, happened=lambda: cluster.node(node).cordoned_by != owner)
+        return self.verify(arguments, target, ledger)
+
+    def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
+        seen = ledger.world.cluster.node(node_of(target))
+        if not seen.cordoned:
+            return Done(f"{seen.name} is in service")
+        if seen.cordoned_by is None:
+            return Failed(f"{seen.name} is cordoned by a person: their decision stands", by_person=True)
+        return Failed(f"{seen.name} is still cordoned by {seen.cordoned_by}")
+
+    def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
+        """Out of service again, in the name of the run: what comes after the return to service has failed."""
+        node = node_of(target)
+
+        def cordon() -> str:
+            try:
+                ledger.world.cluster.cordon(node, by=ledger.run.owner, reason=f"healer: {ledger.run.cause}")
+            except (Conflict, NotFound) as error:
+                return f"left as it is: {error}"
+            return "out of service again"
+
+        for record in ledger.standing("uncordon/"):
+            ledger.undo(record, do=cordon)
+        return Done(f"{node} is as the run found it before it gave it back")
 
 
 def _movable(workloads: tuple[Workload, ...]) -> list[Workload]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from healer.actions.care import BurnIn, Collect, Reboot, Reset
 from healer.actions.exporter import RestartExporter
 from healer.actions.job import RestartJob
 from healer.actions.limits import Keep, Limit
-from healer.actions.node import Cordon, Drain
+from healer.actions.node import Cordon, Drain, Uncordon
 from healer.actions.power import Cap, Hold, Restore
 from healer.actions.ticket import OpenTicket
 from healer.actions.wait import Until, compile_condition
@@ -18,20 +19,14 @@ from healer.documents import Document, KeyPath, nearest, parse_document
 from healer.domain.component import ComponentKind
 from healer.domain.playbook import Argument, Playbook, Scalar, Step
 from healer.errors import Problem, Rejected
-from healer.verb import Action, Verbs
+from healer.verb import Action, Verbs, works_on
 
 _ALL: tuple[Action, ...] = (
-    Cordon(),
-    Drain(),
-    Cap(),
-    Hold(),
-    Limit(),
-    Keep(),
-    Restore(),
-    RestartExporter(),
-    OpenTicket(),
-    Until(),
-    RestartJob(),
+    *(Cordon(), Drain(), Uncordon()),
+    *(Reset(), Reboot(), BurnIn(), Collect()),
+    *(Cap(), Hold(), Limit(), Keep(), Restore()),
+    *(RestartJob(), RestartExporter()),
+    *(OpenTicket(), Until()),
 )
 BUILT_IN: Verbs = {action.name: action for action in _ALL}
 
@@ -53,7 +48,7 @@ def _of_step(step: Step, playbook: Playbook, verbs: Verbs, document: Document) -
         yield document.problem((*path, "use"), f"there is no verb {step.use!r}", hint)
         return
     worked_on = playbook.target if step.for_each is None else step.for_each.kind
-    if action.target not in {None, worked_on}:
+    if not works_on(action, worked_on):
         of_what = "the playbook's target is" if step.for_each is None else f"for each of the {step.for_each} is for"
         text = f"{step.use} works on a {action.target}, {of_what} a {worked_on}"
         yield document.problem((*path, "use"), text)

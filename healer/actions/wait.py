@@ -20,6 +20,7 @@ from healer.schema import Section
 from healer.verb import Ledger, Proposal, World
 
 _LOOK_AGAIN = timedelta(seconds=15)
+_ON_A_NODE = frozenset({ComponentKind.NODE, ComponentKind.GPU})
 _GPUS: Shape = dict.fromkeys(("count", "utilization", "power_watts", "temperature"))
 _NODE: Shape = dict.fromkeys(("name", "ready", "cordoned", "workloads"))
 
@@ -35,8 +36,8 @@ class Until:
     class Arguments(Section):
         """Attributes:
         until: CEL, on `gpus` of the target (count; utilization and temperature, the highest; power_watts, of all),
-            and where the target is a node on `node` (name, ready, cordoned, and workloads: all that would not stay in a
-            drain).
+            and where the target is a node, or a GPU of one, on `node` (name, ready, cordoned, and workloads: all that
+            would not stay in a drain).
         """
 
         until: str
@@ -67,9 +68,7 @@ class Until:
 @lru_cache(maxsize=256)
 def compile_condition(text: str, kind: ComponentKind | None) -> CelExpression:
     """On a target of this kind. Raises ValueError."""
-    return compile_expression(
-        text, shape={"gpus": _GPUS, "node": _NODE} if kind is ComponentKind.NODE else {"gpus": _GPUS}
-    )
+    return compile_expression(text, shape={"gpus": _GPUS, "node": _NODE} if kind in _ON_A_NODE else {"gpus": _GPUS})
 
 
 def unmet(until: str, target: Component, world: World) -> str | None:
@@ -90,7 +89,7 @@ def unmet(until: str, target: Component, world: World) -> str | None:
 def _variables(condition: CelExpression, target: Component, world: World) -> Mapping[str, object]:
     """Those that are known. Raises Unavailable if the scheduler does not answer; it is asked only if it is meant."""
     variables: dict[str, object] = {"gpus": _gpus(target, world)}
-    if target.kind is ComponentKind.NODE and target.node is not None and "node" in condition.text:
+    if target.kind in _ON_A_NODE and target.node is not None and "node" in condition.text:
         node = world.cluster.node(target.node)
         workloads = [each for each in world.cluster.workloads(node.name) if each.disposition is not Disposition.STAYS]
         variables["node"] = {

@@ -7,22 +7,17 @@ asked for: a limit that did not take is a refusal, whatever the status code clai
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated
-from urllib.parse import quote
 
 import msgspec
-import requests
-from urllib3.util import Retry
 
-from healer.adapters.http.bounded import Answer, Bounds, exchange
+from healer.adapters.agent_http import AgentHttp
 from healer.domain.fleet import GpuPower
 from healer.errors import Rejected, Unavailable
 
-_LIMIT_BYTES = 1 << 20
 _TOLERANCE_W = 1.0  # devices round a limit to what they can regulate
-_TRANSIENT = frozenset({408, 425, 429})
 
 _Watts = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -42,35 +37,25 @@ class _Document(msgspec.Struct):
     gpus: list[_Gpu]
 
 
-class _Refusal(msgspec.Struct):
-    error: str = ""
-
-
 class AgentPower:
     """Attributes:
     agent_url: with `{node}` where the node's name goes.
     """
 
     def __init__(self, agent_url: str, *, token: str | None = None, timeout_s: float = 5.0) -> None:
-        if "{node}" not in agent_url:
-            raise ValueError(f"agent_url must contain {{node}}: {agent_url}")
-        self._agent_url = agent_url
-        self._bounds = Bounds(timeout_s, _LIMIT_BYTES)
-        self._session = requests.Session()
-        self._session.auth = _bearer(token)
-        adapter = requests.adapters.HTTPAdapter(max_retries=Retry(total=0, read=False))
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._agents = AgentHttp(
+            agent_url, token=token, timeout_s=timeout_s, name="power agent", settings="power", url_key="agent_url"
+        )
 
     def close(self) -> None:
-        self._session.close()
+        self._agents.close()
 
     def limits(self, node: str) -> tuple[GpuPower, ...]:
         return self._exchange(node, "GET")
 
     def set_limits(self, node: str, limits_w: Mapping[int, float], *, ttl: timedelta, fallback_w: float) -> None:
         """Raises Rejected if the agent says no, or if any limit is not in force afterwards."""
-        component = _component(node)
+        component = self._agents.component(node)
         if not limits_w or not all(math.isfinite(watts) for watts in (*limits_w.values(), fallback_w)):
             raise Rejected(component, f"limits {dict(limits_w)}, fallback {fallback_w}: name GPUs and finite watts")
         body = {
@@ -83,7 +68,7 @@ class AgentPower:
 
     def restore(self, node: str, gpus: Sequence[int]) -> None:
         """Raises Rejected if the agent says no, or if any GPU is not at its default afterwards."""
-        component = _component(node)
+        component = self._agents.component(node)
         if not gpus:
             raise Rejected(component, "a restore that names no GPU; name at least one")
         after = {power.gpu: power for power in self._exchange(node, "PUT", {"restore": list(gpus)})}
@@ -93,54 +78,14 @@ class AgentPower:
         _compare(component, {gpu: (after[gpu].default_w, after[gpu].limit_w) for gpu in gpus})
 
     def _exchange(self, node: str, method: str, body: object = None) -> tuple[GpuPower, ...]:
-        component = _component(node)
-        url = self._agent_url.replace("{node}", quote(node, safe=""))
-        data = None if body is None else msgspec.json.encode(body)
-        headers = {} if body is None else {"Content-Type": "application/json"}
-        request = requests.Request(method, url, data=data, headers=headers)
-        answer = exchange(self._session, request, self._bounds, component=component)
-        if answer.status != requests.codes.ok:
-            raise _refused(component, answer)
-        try:
-            document = msgspec.json.decode(answer.body, type=_Document)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            text = f"answered with something else than its power document: {error}; check power.agent_url"
-            raise Unavailable(component, text) from error
-        return _checked(component, node, document)
-
-
-def _component(node: str) -> str:
-    return f"power agent of {node}"
-
-
-def _bearer(token: str | None) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    """Also without a token an authentication of its own: else requests would send what it finds in ~/.netrc."""
-
-    def authenticated(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if token is not None:
-            request.headers["Authorization"] = f"Bearer {token}"
-        return request
-
-    return authenticated
-
-
-def _refused(component: str, answer: Answer) -> Rejected | Unavailable:
-    try:
-        said = msgspec.json.decode(answer.body, type=_Refusal).error[:300]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        said = ""
-    why = f"{said} ({answer.status})" if said else f"status {answer.status}"
-    if answer.status in {401, 403}:
-        return Rejected(component, f"refused the credentials: {why}; check power.token")
-    if 400 <= answer.status < 500 and answer.status not in _TRANSIENT:
-        return Rejected(component, why)
-    return Unavailable(component, f"could not answer: {why}; check its log")
+        answer = self._agents.exchange(node, method, body=body)
+        document = self._agents.decoded(node, answer, _Document, what="its power document")
+        self._agents.check_node(node, document.node)
+        return _checked(self._agents.component(node), node, document)
 
 
 def _checked(component: str, node: str, document: _Document) -> tuple[GpuPower, ...]:
-    """The document as ours. Raises Rejected if it is another node's, Unavailable if it contradicts itself."""
-    if document.node != node:
-        raise Rejected(component, f"is the agent of {document.node!r}; check power.agent_url")
+    """The document as ours. Raises Unavailable if it contradicts itself."""
     if len({gpu.gpu for gpu in document.gpus}) != len(document.gpus):
         raise Unavailable(component, "reports one GPU twice; check its log")
     return tuple(

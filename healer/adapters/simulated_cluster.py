@@ -191,6 +191,12 @@ class SimulatedCluster:
                 if placed.workload.disposition is Disposition.EVICT:
                     del self._work.placed[placed.workload.uid]
 
+    def gpus_in_use(self, node: str) -> int:
+        """By everything that is on the node, also what is leaving it."""
+        with self._lock:
+            self._work.settle(self._clock.now())
+            return sum(placed.gpus for placed in self._work.on(self._work.known(node).name))
+
     def cordon_by_person(self, node: str) -> None:
         """As with kubectl, a node that is already cordoned stays as it is, and its owner's."""
         with self._lock:

@@ -30,7 +30,7 @@ from healer.domain.playbook import Asking, Playbook
 from healer.errors import HealerError, InvalidDocument, NotFound, Problem
 from healer.rehearsal.rehearse import Played, rehearse
 from healer.runtime.knowledge import Outside
-from healer.runtime.outside import build_cluster, build_power, build_source, build_tickets, build_topology
+from healer.runtime.outside import build_care, build_cluster, build_power, build_source, build_tickets, build_topology
 from healer.runtime.preview import Preview, preview
 from healer.runtime.web.views import plan_view
 from healer.runtime.wiring import Content, WallClock, budgets_of, checked, detectors_of, playbooks_of, verbs_of
@@ -143,11 +143,15 @@ def lint_playbooks(names: tuple[str, ...], config_path: Path | None, *, strict: 
 
 
 def _before(one: Playbook, deployed: Sequence[Playbook]) -> tuple[Playbook, ...]:
-    """Those that are asked first: of a file that is not deployed, all that stand before it by name."""
+    """Those that are asked first: of a file that is not deployed, those that would be if it were."""
     names = [each.name for each in deployed]
     if one.name in names:
         return tuple(deployed[: names.index(one.name)])
-    return tuple(each for each in deployed if Path(each.file).name < Path(one.file).name)
+    return tuple(each for each in deployed if _turn(each) < _turn(one))
+
+
+def _turn(one: Playbook) -> tuple[int, str]:
+    return -one.priority, Path(one.file).name
 
 
 def _remark(remark: Remark) -> dict[str, object]:
@@ -256,6 +260,7 @@ def plan(
         build_power(config),
         build_tickets(config),
         topology=build_topology(config),
+        care=build_care(config),
     )
     with _journal(config.state.url) as journal:
         seen = preview(

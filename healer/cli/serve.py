@@ -23,6 +23,7 @@ from healer.ports import Cluster, PowerControl, TelemetrySource
 from healer.runtime.daemon import Daemon, Intake
 from healer.runtime.knowledge import Outside
 from healer.runtime.outside import (
+    build_care,
     build_cluster,
     build_job_witness,
     build_kernel_log,
@@ -87,6 +88,7 @@ def built_daemon(
         notices=notices,
         witness=witness,
         kernel_log=kernel_log,
+        care=build_care(config),
     )
     journal = SqlJournal(config.state.url)
     try:

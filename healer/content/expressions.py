@@ -5,7 +5,7 @@ load.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import celpy
@@ -16,6 +16,7 @@ from celpy.evaluation import CELEvalError, base_functions
 
 from healer.documents import nearest
 from healer.domain.component import Component
+from healer.domain.fleet import Means
 from healer.domain.incident import Incident
 from healer.domain.playbook import Scalar
 from healer.errors import Rejected
@@ -30,6 +31,7 @@ VARIABLES: Shape = {
         "culprit": _COMPONENT,
     },
     "params": {},  # those that the playbook declares
+    "site": dict.fromkeys(each.name for each in fields(Means)),
 }
 _MACROS = ("all", "exists", "exists_one", "filter", "map")
 _FUNCTIONS = frozenset({*filter(str.isidentifier, base_functions), *_MACROS, "has", "dyn"})
@@ -68,7 +70,7 @@ def compile_expression(text: str, *, params: Collection[str] = (), shape: Shape 
     return CelExpression(text, environment.program(tree))
 
 
-def variables_of(incident: Incident, params: Mapping[str, Scalar]) -> Mapping[str, object]:
+def variables_of(incident: Incident, params: Mapping[str, Scalar], means: Means) -> Mapping[str, object]:
     """What an expression about `incident` sees; the keys are those of VARIABLES."""
     return {
         "incident": {
@@ -83,6 +85,7 @@ def variables_of(incident: Incident, params: Mapping[str, Scalar]) -> Mapping[st
             "culprit": _names(incident.culprit),
         },
         "params": dict(params),
+        "site": asdict(means),
     }
 
 

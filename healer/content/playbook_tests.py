@@ -23,12 +23,14 @@ class Site(Section):
         nodes: in all racks together.
         gpus: of each node.
         rack_budget_watts: None for racks without a budget.
+        agents: whether node agents are configured that reset, reboot, burn in and collect.
     """
 
     racks: Annotated[int, Field(ge=1, le=8)] = 1
     nodes: Annotated[int, Field(ge=1, le=32)] = 4
     gpus: Annotated[int, Field(ge=1, le=8)] = 2
     rack_budget_watts: Annotated[float | None, Field(gt=0)] = None
+    agents: bool = True
 
 
 class Workloads(Section):
@@ -107,11 +109,12 @@ class Deed(StrEnum):
     RESTART = "restart"  # healer is killed and started again
     EXPORTER_DOWN = "exporter_down"
     EXPORTER_UP = "exporter_up"
-    AGENT_DOWN = "agent_down"  # the node's agent, which sets power limits
+    AGENT_DOWN = "agent_down"  # the node's agent
     AGENT_UP = "agent_up"
     LIMIT = "limit"  # a person gives the node's GPUs the lowest power limit that they take
     SUSPEND = "suspend"  # a job, by a person
     RESUME = "resume"  # a job, by a person
+    BURN_IN_FAILS = "burn_in_fails"  # from now on, whatever the faults
 
 
 _OF_A_JOB = frozenset({Deed.SUSPEND, Deed.RESUME})
@@ -164,8 +167,8 @@ class Expected(Section):
     incident: how the incident stands in the end.
     effects: every change of the world, each once, in the order in which they first happened: "cordon NODE", "uncordon
         NODE", "evict NAMESPACE/KIND/NAME" (a restarted exporter's, too), "suspend NAMESPACE/KIND/NAME", "resume
-        NAMESPACE/KIND/NAME", "limit NODE", "restore NODE", "ticket"; of a verb of the deployment's own "VERB KEY", and
-        "undo VERB KEY".
+        NAMESPACE/KIND/NAME", "limit NODE", "restore NODE", "reset NODE/GPU", "reboot NODE", "burn in NODE", "collect
+        NODE", "ticket"; of a verb of the deployment's own "VERB KEY", and "undo VERB KEY".
     nodes: of these, who keeps new work away from them in the end.
     says: is part of where the incident stands.
     """

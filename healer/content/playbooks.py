@@ -48,6 +48,7 @@ class _Match(Section):
     condition: Annotated[str | None, Field(alias="if")] = None
     hold: Annotated[Duration | None, Field(alias="for")] = None
     moment: str | None = None
+    priority: int = 0
 
 
 class _Escalation(Section):
@@ -178,7 +179,9 @@ def load_playbooks(
     disabled: Sequence[str] = (),
     check: Callable[[Playbook], Iterable[Problem]] = lambda _playbook: (),
 ) -> tuple[Playbook, ...]:
-    """Every *.yaml in the folder, by name. Raises InvalidDocument with the problems of all of them together.
+    """Every *.yaml in the folder, those of the highest priority first, then by the file's name.
+
+    Raises InvalidDocument with the problems of all of them together.
 
     Args:
         params: the deployment's values for the params that playbooks declare, by playbook and param.
@@ -206,7 +209,7 @@ def load_playbooks(
         raise InvalidDocument(*problems)
     given = {
         name: replace(playbook, params={**playbook.params, **params.get(name, {})})
-        for name, playbook in playbooks.items()
+        for name, playbook in sorted(playbooks.items(), key=lambda named: -named[1].priority)
     }
     return tuple(playbook for name, playbook in joined(given).items() if name not in disabled)
 
@@ -324,6 +327,7 @@ def parse_playbook(document: Document) -> Playbook:
         otherwise=raw.otherwise,
         limits=None if raw.limits is None else raw.limits.limits(),
         locks=locks,
+        priority=0 if match is None else match.priority,
     )
 
 

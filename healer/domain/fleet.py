@@ -40,6 +40,15 @@ class Fleet:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Through what healer can act at this site: each is whether it is configured, not whether it answers."""
+
+    agent: bool = False
+    power: bool = False
+    scheduler: bool = False
+
+
 class Disposition(StrEnum):
     """What draining a node does with a workload, by kubectl's rules."""
 

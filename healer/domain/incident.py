@@ -74,6 +74,7 @@ class Incident:
     tried: what was done and has not helped, and why, oldest first.
     vanished: all that ever said so is that it is not shown any more.
     line: its first run, whose name is on what was kept; empty before.
+    kept: a run that has failed keeps its node out of service: it does not go away by itself before a person knows.
     story: one line on where it stands, for the person who opens it.
     """
 
@@ -106,6 +107,7 @@ class Incident:
     tried: tuple[str, ...] = ()
     line: str = ""
     vanished: bool = False
+    kept: bool = False
     story: str = ""
 
     @classmethod

@@ -220,6 +220,7 @@ class Playbook:
     """Attributes:
     failure_modes: that it answers by itself; none for one that only another playbook leads to.
     target: what it works on, found from the incident's component; None for that component itself.
+    priority: of those that match, the one with the highest is taken; among equals the first by its file's name.
     otherwise: the playbook that is planned when a run of this one has failed, or nobody has answered.
     hold: the finding must have lasted this long before the playbook is planned.
     moment: a condition on the target (CEL): while it is not met, nobody is asked and nothing begins.
@@ -247,3 +248,4 @@ class Playbook:
     otherwise: str | None = None
     limits: Limits | None = None
     locks: tuple[Argument, ...] = ()
+    priority: int = 0

@@ -373,10 +373,13 @@ def _fallen_silent(incident: Incident, at: datetime) -> Incident:
 
 
 def _may_end(incident: Incident) -> bool:
-    """A run that is under way ends first; one that must contain is verified in the cluster, not in the telemetry."""
+    """A run that is under way ends first; one that must contain is verified in the cluster, not in the telemetry.
+
+    A node that a failed run keeps out of service is somebody's business, also if its telemetry looks well.
+    """
     match incident.state:
         case IncidentState.OPEN | IncidentState.AWAITING_APPROVAL:
-            return True
+            return not incident.kept
         case IncidentState.VERIFYING:
             return not _contains(incident)
         case IncidentState.REMEDIATING | IncidentState.RESOLVED | IncidentState.ESCALATED:  # pragma: no branch

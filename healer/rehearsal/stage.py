@@ -19,6 +19,7 @@ from healer.content.detectors import Detector
 from healer.content.own_verb import rehearsed
 from healer.content.playbook_tests import Answer, Deed, Event, PlaybookTest, Told
 from healer.domain.approval import ApprovalState, Person
+from healer.domain.care import CareOrder, Operation
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Finding, Findings, Health, Report
 from healer.domain.frame import Frame
@@ -33,6 +34,7 @@ from healer.runtime.knowledge import Outside
 from healer.runtime.operator import Operator
 from healer.runtime.snapshot import Board, Snapshot
 from healer.runtime.wiring import Content, build_operator
+from healer.sim.care import FleetCare
 from healer.sim.faults import Fault
 from healer.sim.fleet import SimulatedFleet
 from healer.sim.layout import Layout
@@ -96,6 +98,7 @@ class Stage:
     fleet: SimulatedFleet = field(init=False)
     cluster: SimulatedCluster = field(init=False)
     power: FleetPower = field(init=False)
+    care: FleetCare = field(init=False)
     telemetry: FleetTelemetry = field(init=False)
     jobs: ClusterJobs = field(init=False)
     tickets: HeldTickets = field(default_factory=HeldTickets)
@@ -105,8 +108,8 @@ class Stage:
     _happened: list[tuple[datetime, str]] = field(default_factory=list)
     _said: set[tuple[str, int]] = field(default_factory=set)  # question, and which of the test's answers
     _starts: int = 0
-    # How many changes of the cluster, the agents and the tickets are in `effects`.
-    _seen: tuple[int, int, int] = (0, 0, 0)
+    # How many changes of the cluster, the power limits, the nodes and the tickets are in `effects`.
+    _seen: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def __post_init__(self) -> None:
         site = self.test.site
@@ -126,6 +129,8 @@ class Stage:
                 budget.name, owner=budget.owner, min_available=budget.min_available, namespace=budget.namespace
             )
         self.power = FleetPower(self.fleet)
+        self.care = FleetCare(self.fleet, cluster=self.cluster, since=START)
+        self.care.silent = self.power.silent  # one agent, whatever it is asked for
         self.telemetry = FleetTelemetry(self.fleet)
         # Like the rest of the site, what a stand-in has been told survives healer.
         self.verbs = rehearsed(self.verbs, heard=self._note_own)
@@ -153,6 +158,7 @@ class Stage:
                 power=self.power,
                 tickets=self.tickets,
                 topology=self.jobs,
+                care=self.care if self.test.site.agents else None,
                 notices=None if told is None else _Told(told, self.fleet.layout),
             ),
             journal=self.journal,
@@ -247,19 +253,21 @@ class Stage:
             Deed.AGENT_DOWN: lambda: self.power.silent.add(node),
             Deed.AGENT_UP: lambda: self.power.silent.discard(node),
             Deed.LIMIT: lambda: self.power.limit_by_person(node),
+            Deed.BURN_IN_FAILS: lambda: self.care.broken.add(node),
         }
         deeds[deed]()
 
     # What came of it
 
     def _note_effects(self) -> None:
-        of_cluster, of_power, of_tickets = self._seen
+        of_cluster, of_power, of_care, of_tickets = self._seen
         for effect in self.cluster.effects[of_cluster:]:
             self.effects.append(f"{effect.verb} {effect.of or effect.node}")
         for node, limits_w in self.power.asked[of_power:]:
             self.effects.append(f"limit {node}" if limits_w else f"restore {node}")
+        self.effects += [_operated(node, order) for node, order in self.care.begun[of_care:]]
         self.effects += ["ticket"] * (len(self.tickets.opened) - of_tickets)
-        self._seen = len(self.cluster.effects), len(self.power.asked), len(self.tickets.opened)
+        self._seen = len(self.cluster.effects), len(self.power.asked), len(self.care.begun), len(self.tickets.opened)
 
     def _note_own(self, verb: str, record: EffectRecord) -> None:
         """The effect of a verb of the deployment's own, after all that came before it."""
@@ -296,6 +304,18 @@ def _approvals(test: PlaybookTest) -> dict[str, object]:
     members = [*(member for group in test.groups.values() for member in group), *(said.by for said in test.answers)]
     people = dict.fromkeys(member for member in members if not is_usergroup(member))
     return {"approvers": tuple(people), "groups": test.groups}
+
+
+def _operated(node: str, order: CareOrder) -> str:
+    match order.operation:
+        case Operation.RESET_GPU:
+            return f"reset {node}/{order.gpu}"
+        case Operation.REBOOT:
+            return f"reboot {node}"
+        case Operation.BURN_IN:
+            return f"burn in {node}"
+        case Operation.COLLECT:
+            return f"collect {node}"
 
 
 def _clock(span: timedelta) -> str:

@@ -20,6 +20,8 @@ from healer.adapters.journal.sql import SqlJournal
 from healer.adapters.simulated_cluster import SimulatedCluster
 from healer.config import Config
 from healer.content.own_verb import refused, rehearsed
+from healer.domain.care import CareOrder, CareReport, GpuUse, NodeCondition
+from healer.domain.component import Component
 from healer.domain.fleet import GpuPower
 from healer.domain.frame import Frame
 from healer.domain.reading import Reading
@@ -111,7 +113,8 @@ class _Replay:
         self._rows: dict[str, list[int]] = {}  # of the frame's GPUs, by node
         self._cluster = SimulatedCluster({}, clock=self)
         journal.lead("backtest", start, _LEASE)
-        outside = Outside(source=self, cluster=self._cluster, power=self, tickets=self, is_replay=True)
+        care = None if config.agent.url is None else self
+        outside = Outside(self, cluster=self._cluster, power=self, tickets=self, care=care, is_replay=True)
         self._operator = build_operator(
             config, content=content, outside=outside, journal=journal, board=Board(Snapshot(config.mode)), clock=self
         )
@@ -162,6 +165,21 @@ class _Replay:
     def find(self, key: str) -> str | None:  # noqa: ARG002
         return None
 
+    def condition(self, node: str) -> NodeCondition:
+        frame = self._seen()
+        shown = {
+            frame.gpus.components[row].device: frame.gpus.components[row]
+            for row in self._rows.get(node, [])
+            if frame.current[row]
+        }
+        return NodeCondition("replay", tuple(GpuUse(_index(gpu), uuid, 0) for uuid, gpu in shown.items()))
+
+    def start(self, node: str, key: str, order: CareOrder) -> CareReport:
+        raise Rejected("replay", f"nothing acts in a backtest: {node} {key} {order}")
+
+    def report(self, node: str, key: str) -> CareReport | None:  # noqa: ARG002
+        return None
+
     def _meet_nodes(self, frame: Frame) -> None:
         self._frame, self._rows = frame, {}
         for row, gpu in enumerate(frame.gpus.components):
@@ -173,3 +191,9 @@ class _Replay:
         if self._frame is None:
             raise Unavailable("replay", "nothing was replayed yet")
         return self._frame
+
+
+def _index(gpu: Component) -> int:
+    """On its node; 0 where its label is no number: nothing acts by it here."""
+    index = (gpu.gpu or "").partition(":")[0]
+    return int(index) if index.isdecimal() else 0

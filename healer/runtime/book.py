@@ -13,7 +13,7 @@ from healer.domain.incident import Incident, IncidentState
 from healer.domain.people import People
 from healer.domain.plan import Plan
 from healer.domain.playbook import ResolvesWhen
-from healer.domain.run import Run, RunState
+from healer.domain.run import EffectState, Run, RunState
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Conflict, NotFound
 from healer.policy.approval import progress
@@ -235,11 +235,17 @@ class Book:
             return replace(incident, state=IncidentState.ESCALATED, changed_at=now, story=story)
         if run.state is RunState.SUCCEEDED:
             story = f"{run.plan.playbook} has ended: {run.detail}; verifying"
-            return replace(incident, state=IncidentState.VERIFYING, changed_at=now, healthy_since=None, story=story)
+            state = IncidentState.VERIFYING
+            return replace(incident, state=state, changed_at=now, healthy_since=None, kept=False, story=story)
         story = f"{run.plan.playbook} {run.state}: {run.cause or run.detail}"
         if run.state is RunState.CANCELLED or run.by_person:
             return replace(incident, state=IncidentState.ESCALATED, changed_at=now, story=story)
-        return self._given_up(incident, story)
+        return self._given_up(replace(incident, kept=incident.kept or self._keeps_a_node(run)), story)
+
+    def _keeps_a_node(self, run: Run) -> bool:
+        """Whether what it has cordoned is still so in its name."""
+        done = {each.key.partition("/")[0] for each in self.journal.effects(run.id) if each.state is EffectState.DONE}
+        return "cordon" in done and "uncordon" not in done
 
     def _given_up(self, incident: Incident, why: str) -> Incident:
         now, plan = self.clock.now(), incident.plan

@@ -34,6 +34,7 @@ from healer.ports import (
     JobWitness,
     Journal,
     KernelLog,
+    NodeCare,
     Notices,
     PowerControl,
     TelemetrySource,
@@ -85,6 +86,7 @@ class Outside:
     witness: JobWitness | None = None
     kernel_log: KernelLog | None = None
     is_replay: bool = False
+    care: NodeCare | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,6 +147,7 @@ class Knowledge:
             configured_tickets=self._outside.tickets,
             incident=self._journal.incident,
             max_age=self.rules.max_age,
+            configured_care=self._outside.care,
         )
 
     def permit(self, run: Run) -> Verdict | None:

@@ -124,7 +124,7 @@ class Operator:
 
     def _consider(self, incident: Incident, planned: Planned | None, docket: Docket) -> None:
         """Act upon what is planned for an open incident; check that what was asked is still what would be done."""
-        if incident.state is IncidentState.OPEN and incident.healthy_since is not None:
+        if incident.state is IncidentState.OPEN and incident.healthy_since is not None and not incident.kept:
             # It may be over: it ends by itself, or is answered when it is found again.
             story = f"nothing is done now: observed healthy since {incident.healthy_since:%H:%M:%S}Z"
             docket.note(replace(incident, story=story), before=incident)
@@ -368,7 +368,7 @@ class Operator:
 
 
 def _wants_answer(incident: Incident) -> bool:
-    return incident.state is IncidentState.OPEN and incident.healthy_since is None
+    return incident.state is IncidentState.OPEN and (incident.healthy_since is None or incident.kept)
 
 
 def _beyond(planned: Planned, approval: Approval) -> str:

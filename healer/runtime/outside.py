@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from healer.adapters.agents import AgentPower
+from healer.adapters.care import AgentCare
 from healer.adapters.kernel_logs import KernelLogFiles
 from healer.adapters.kubernetes.client import KubernetesClient
 from healer.adapters.kubernetes.cluster import KubernetesCluster
@@ -31,7 +32,7 @@ from healer.adapters.topology.file import TopologyFile
 from healer.adapters.topology.kube_state import KubeStateTopology
 from healer.adapters.topology.layers import BackgroundTopology, LayeredTopology
 from healer.config import Config, PrometheusSettings, Secret
-from healer.ports import Cluster, PowerControl, TelemetrySource, Tickets, TopologySource
+from healer.ports import Cluster, NodeCare, PowerControl, TelemetrySource, Tickets, TopologySource
 from healer.telemetry.catalogue.site import READ_METRICS
 from healer.telemetry.identity import PCI_LABEL
 from healer.telemetry.notices import HeldNotices
@@ -199,3 +200,11 @@ def build_power(config: Config) -> PowerControl | None:
         return None
     token = settings.token.read("power.token") if settings.token is not None else None
     return AgentPower(settings.agent_url, token=token, timeout_s=settings.timeout.total_seconds())
+
+
+def build_care(config: Config) -> NodeCare | None:
+    settings = config.agent
+    if settings.url is None:
+        return None
+    token = settings.token.read("agent.token") if settings.token is not None else None
+    return AgentCare(settings.url, token=token, timeout_s=settings.timeout.total_seconds())

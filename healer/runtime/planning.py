@@ -46,7 +46,7 @@ class Planner:
             return Planned(verdict=Verdict(Guard.TARGET, str(error), "that is put right"))
 
     def _plan(self, incident: Incident, world: World, mode: Mode, now: datetime) -> Planned:
-        playbook = choose_playbook(incident, self.playbooks, variables_of(incident, {}), now)
+        playbook = choose_playbook(incident, self.playbooks, variables_of(incident, {}, world.means), now)
         if playbook is None:
             return Planned()
         target = target_of(incident, playbook.target)
@@ -55,7 +55,7 @@ class Planner:
                 f"{playbook.name} works on a {playbook.target}, and the telemetry names none for {incident.component}"
             )
             return Planned(verdict=Verdict(Guard.TARGET, message, "the topology labels are there; see topology"))
-        variables = variables_of(incident, playbook.params)
+        variables = variables_of(incident, playbook.params, world.means)
         steps = tuple(
             _bound(step, seen, _items(step, incident, target, world))
             for step in playbook.steps

@@ -17,7 +17,7 @@ from healer.sim.exporters.labels import port_name
 from healer.sim.exporters.style import Style
 from healer.sim.exporters.text import TextPages
 from healer.sim.faults import Fault, objections
-from healer.sim.knobs import Knob
+from healer.sim.knobs import Effect, Knob
 from healer.sim.layout import COMPONENT, Layout, build_layout
 from healer.sim.marks import Reload
 from healer.sim.physics import DEFAULT_LIMIT_W, MAX_LIMIT_W, MIN_LIMIT_W
@@ -127,6 +127,48 @@ class SimulatedFleet:
         with self._lock:
             self._world.add(marks=[Reload(self.elapsed_s, np.arange(here.start, here.stop))])
             self._world.turn()
+
+    def reset(self, node: str, gpu: int, *, takes_s: float) -> None:
+        """Resets one GPU, as its driver does: what a reset ends is over then."""
+        index = self.layout.gpu_index(node, gpu)
+        with self._lock:
+            self._world.add(marks=[Reload(self.elapsed_s + takes_s, np.array([index]))])
+
+    def reboot(self, node: str, *, takes_s: float) -> None:
+        """Boots a node: its exporter is silent meanwhile, and what fell off the bus is back afterwards."""
+        index, here = self.layout.node_index(node), self.layout.gpus_of_node(node)
+        gpus, up_s = np.arange(here.start, here.stop), self.elapsed_s + takes_s
+        with self._lock:
+            silent = Effect(Knob.EXPORTER_DOWN, np.array([index]), 1.0, self.elapsed_s, up_s)
+            self._world.knobs.end(Knob.LOST, gpus, up_s)
+            self._world.add([silent], [Reload(up_s, gpus)])
+            self._world.turn()
+
+    def listed(self, node: str) -> dict[int, str]:
+        """The UUIDs of the GPUs that the node's driver lists, by index, whatever its exporter shows."""
+        here = self.layout.gpus_of_node(node)
+        with self._lock:
+            there = np.flatnonzero(self._world.knobs[Knob.LOST][here] <= 0).tolist()
+            return {gpu: self._world.uuids[here.start + gpu] for gpu in there}
+
+    def faults_of(self, node: str) -> dict[int, str]:
+        """What a device test would find on the node, by GPU."""
+        here = self.layout.gpus_of_node(node)
+        with self._lock:
+            gpus, knobs = self._world.gpus, self._world.knobs
+            found = (
+                ("off the bus", knobs[Knob.LOST]),
+                ("an NVLink is down", knobs[Knob.NVLINK_DOWN]),
+                ("a row could not be remapped", gpus.remap_failed),
+                ("a row awaits its remap", gpus.remap_pending),
+                ("uncorrectable errors", gpus.dbe_volatile),
+                ("the driver asks for a reset", gpus.recovery_action),
+            )
+            by_gpu: dict[int, str] = {}
+            for what, values in found:
+                for gpu in np.flatnonzero(values[here] > 0).tolist():
+                    by_gpu.setdefault(gpu, what)
+            return dict(sorted(by_gpu.items()))
 
     def set_idle(self, node: str, idle: bool) -> None:  # noqa: FBT001 - the name of the verb says what it means
         """Takes the work off a node, or gives it back its own training."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 
 import numpy as np
@@ -147,6 +147,16 @@ class Knobs:
 
     def add(self, effects: Iterable[Effect]) -> None:
         self._effects.extend(effects)
+        self._unchanged_until_s = -math.inf
+
+    def end(self, knob: Knob, where: Ints, at_s: float) -> None:
+        """What holds the knob of these components, and of no others, lets go by then."""
+        self._effects = [
+            replace(effect, end_s=min(effect.end_s, at_s))
+            if effect.knob is knob and np.isin(effect.where, where).all()
+            else effect
+            for effect in self._effects
+        ]
         self._unchanged_until_s = -math.inf
 
     def is_turned(self, knob: Knob) -> bool:

@@ -19,7 +19,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from healer.errors import NotFound, Rejected
+from healer.errors import NotFound, Rejected, Unavailable
+from healer.sim.care import FleetCare
+from healer.sim.care_routes import care_routes
 from healer.sim.exporters.fields import FieldSet
 from healer.sim.exporters.targets import HOST_JOB, IPMI_JOB, METER_JOB, SCHEDULER_JOB
 from healer.sim.exposition import CONTENT_TYPE, node_page, rack_page
@@ -81,6 +83,7 @@ class FleetServer(Served):
         exporters: Exporters = Exporters.GPUS,
     ) -> None:
         self.fleet = fleet
+        self.care = FleetCare(fleet)
         self._exporters = exporters
         self._speed = speed
         self._token = token
@@ -123,12 +126,14 @@ class FleetServer(Served):
                 Route("/agents/{node}/power", guarded(self._power), methods=["GET"]),
                 Route("/agents/{node}/power", guarded(self._set_power), methods=["PUT"]),
                 Route("/faults", guarded(self._inject), methods=["POST"]),
+                *care_routes(self.care, guarded),
             ],
             exception_handlers={
                 msgspec.DecodeError: _not_json,
                 msgspec.ValidationError: _unusable,
                 NotFound: _not_found,
                 Rejected: _unusable,
+                Unavailable: _silent,
             },
         )
 
@@ -152,6 +157,8 @@ class FleetServer(Served):
             "                           fabric ports, the air, power feed by feed, what the scheduler says\n"
             "GET  /sd                   all exporters that this fleet has, for Prometheus's http_sd_configs\n"
             "GET  /agents/NODE/power    a node agent's power limits; PUT sets or restores them\n"
+            "GET  /agents/NODE/condition, /agents/NODE/operations/KEY\n"
+            "                           the node agent: reset_gpu, reboot, burn_in, collect; PUT begins one\n"
             "POST /faults               lets a fault strike now\n"
         )
 
@@ -283,10 +290,14 @@ async def _unusable(_request: Request, error: Exception) -> Response:
     return _refusal(422, _sentence(error))
 
 
+async def _silent(_request: Request, error: Exception) -> Response:
+    return _refusal(503, _sentence(error))
+
+
 async def _not_found(_request: Request, error: Exception) -> Response:
     return _refusal(404, _sentence(error))
 
 
 def _sentence(error: Exception) -> str:
-    text = error.detail if isinstance(error, NotFound | Rejected) else str(error)
+    text = error.detail if isinstance(error, NotFound | Rejected | Unavailable) else str(error)
     return text if text.endswith((".", "?")) else f"{text}."

@@ -18,6 +18,7 @@ from healer.content.models import load_code
 from healer.content.playbooks import load_playbooks
 from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import FailureMode, Finding, Health
+from healer.domain.fleet import Means
 from healer.domain.incident import Incident
 from healer.domain.playbook import OnFailure, ResolvesWhen
 from healer.rehearsal.rehearse import rehearse
@@ -95,7 +96,10 @@ def test_every_stalled_job_is_answered_and_one_that_can_be_suspended_is_restarte
         playbook.name
         for playbook in content.playbooks
         if incident.failure_mode in playbook.failure_modes
-        and (playbook.condition is None or playbook.condition(variables_of(incident, playbook.params)) is True)
+        and (
+            playbook.condition is None
+            or playbook.condition(variables_of(incident, playbook.params, Means(scheduler=True))) is True
+        )
     ]
     can_be_restarted = health is Health.FAILED and not KINDS.keys().isdisjoint(job.split("/"))
     assert answers == ["restart-stalled-job" if can_be_restarted else "hand-over"]

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from healer.actions.node import Cordon
-from healer.config import Config
+from healer.config import AgentSettings, Config
 from healer.content.own_verb import OwnVerb
 from healer.domain.component import Component
 from healer.domain.reading import Reading
@@ -157,3 +157,20 @@ def test_a_history_that_cannot_be_had_is_told(config: Config) -> None:
     content = site_content(config.model_dump_json(include={"detectors", "models", "playbooks"}))
     with pytest.raises(Unavailable, match="timed out"):
         backtest(config, content, Gone(), start=START, end=START + MINUTES_5, step=STEP, progress=lambda _at: None)
+
+
+def test_what_agents_would_have_done_is_told_where_the_configuration_has_any(config: Config) -> None:
+    fault = Fault(FaultKind.ROW_REMAP_PENDING, 60.0, node="gpu-002", gpu=1)
+    (without,) = replayed(config, fault, end=START + timedelta(minutes=7)).incidents
+    assert without.plan is not None
+    assert without.plan.playbook == "hand-over"
+    agents = config.model_copy(update={"agent": AgentSettings(url="http://{node}:9422")})
+    (incident,) = replayed(agents, fault).incidents
+    assert incident.plan is not None
+    assert incident.plan.playbook == "reset-gpu"
+    assert [f"{effect.verb} {effect.target}" for effect in incident.plan.effects] == [
+        "cordon gpu-002",
+        "reset gpu-002/1",
+        "burn in gpu-002",
+        "uncordon gpu-002",
+    ]

@@ -92,6 +92,30 @@ def stalled_site(folder: Path, fuse: Fuse) -> Site:
     return site
 
 
+def reset_site(folder: Path, fuse: Fuse) -> Site:
+    """A GPU waits for a reset, and the site has agents on its nodes."""
+    site = Site(folder, fuse=fuse, agents=True)
+    add_training(site.cluster, SICK)
+    site.fleet.inject(Fault(FaultKind.ROW_REMAP_PENDING, 0, node=SICK, gpu=1))
+    return site
+
+
+def lost_site(folder: Path, fuse: Fuse) -> Site:
+    """A GPU has fallen off its bus, and the site has agents on its nodes."""
+    site = Site(folder, fuse=fuse, agents=True)
+    add_training(site.cluster, SICK)
+    site.ticks(2)
+    site.fleet.inject(Fault(FaultKind.GPU_LOST, 0, node=SICK, gpu=1))
+    return site
+
+
+def sick_site(folder: Path, fuse: Fuse) -> Site:
+    """A GPU waits for a reset, and the node fails its test."""
+    site = reset_site(folder, fuse)
+    site.care.broken.add(SICK)
+    return site
+
+
 def on_call(site: Site) -> None:
     """Approves what is asked, and cancels what gets nowhere."""
     if site.channel.asked and site.pending():
@@ -191,6 +215,48 @@ def assert_restarted_once(site: Site) -> None:
     assert site.tickets.opened == {}
 
 
+def operations(site: Site) -> list[str]:
+    """What the agent of the sick node was made to do, each once however often it was told."""
+    keys = {key: order.operation for _, key, order in site.care.asked}
+    assert len(keys) == len(site.care.begun)
+    return [str(operation) for operation in keys.values()]
+
+
+def assert_reset_once(site: Site) -> None:
+    assert_ended(site, IncidentState.RESOLVED, RunState.SUCCEEDED)
+    assert operations(site) == ["reset_gpu", "burn_in"]
+    assert_back_in_service(site)
+
+
+def assert_rebooted_once(site: Site) -> None:
+    assert_ended(site, IncidentState.RESOLVED, RunState.SUCCEEDED)
+    assert operations(site) == ["collect", "reboot", "burn_in"]
+    assert_back_in_service(site)
+
+
+def assert_back_in_service(site: Site) -> None:
+    assert all(node.available for node in site.cluster.nodes())
+    verbs = [effect.verb for effect in site.cluster.effects]
+    assert verbs == [Verb.CORDON, *[Verb.EVICT] * 3, Verb.UNCORDON]
+    assert site.tickets.opened == {}
+
+
+def assert_kept_and_handed_over(site: Site) -> None:
+    """The node has failed its test: out of service in the name of the run, and one ticket."""
+    incident = site.incident()
+    assert (incident.state, incident.next_playbook) == (IncidentState.ESCALATED, "hand-over"), incident.story
+    assert "wrong results under load" in incident.story
+    assert operations(site) == ["reset_gpu", "burn_in"]
+    second, first = site.journal.runs()
+    assert (first.state, second.state) == (RunState.FAILED, RunState.SUCCEEDED)
+    assert [node.name for node in site.cluster.nodes() if node.cordoned] == [SICK]
+    assert site.cluster.node(SICK).cordoned_by == first.id
+    assert [effect.verb for effect in site.cluster.effects] == [Verb.CORDON, *[Verb.EVICT] * 3]
+    assert len(site.tickets.opened) == 1
+    assert site.journal.leases() == {}
+    assert first_broken_link(site.journal.audit_log(limit=10_000)) is None
+
+
 def crash_points(
     folder: Path, make: MakeSite, check: Check, *, seconds: float, since: str = ""
 ) -> Iterator[tuple[str, str | None]]:
@@ -231,6 +297,9 @@ MATRICES: tuple[tuple[MakeSite, Check, float, str], ...] = (
     (blind_site, assert_exporter_started_once, 30, "after write"),
     (blind_for_ever_site, assert_handed_over_once, 30, "after evict"),
     (stalled_site, assert_restarted_once, 10, "before suspend"),
+    (reset_site, assert_reset_once, 30, "before reset_gpu"),
+    (lost_site, assert_rebooted_once, 30, "before reboot"),
+    (sick_site, assert_kept_and_handed_over, 30, "before burn_in"),
 )
 
 
@@ -241,6 +310,9 @@ HAS = (
     {"before evict", "after evict"},
     {"before ticket", "after ticket"},
     {"before suspend", "after suspend", "before resume", "after resume"},
+    {"before reset_gpu", "after reset_gpu", "before burn_in", "after burn_in", "before uncordon", "after uncordon"},
+    {"before reboot", "after reboot", "before burn_in", "after burn_in", "before uncordon", "after uncordon"},
+    {"before burn_in", "after burn_in", "before ticket", "after ticket"},
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -80,6 +80,13 @@ def test_a_scheduler_that_does_not_answer_is_no_condition_that_is_met() -> None:
     bench.cluster.fail_next(Unavailable("cluster", "no answer"))
     with pytest.raises(Unavailable):
         bench.waits("node.workloads == 0")
+
+
+def test_on_a_gpu_its_node_is_seen_too() -> None:
+    bench = Bench()
+    gpu = replace(NODE, kind=ComponentKind.GPU, gpu="0")
+    arguments, ledger = Until.Arguments(until="node.workloads == 0"), bench.notes.ledger(bench.world(), "wait")
+    assert UNTIL.run(arguments, gpu, ledger) == Done("node.workloads == 0")
 
 
 @pytest.mark.parametrize(

@@ -161,3 +161,28 @@ def test_a_plan_for_a_live_fleet_names_its_effects_and_who_would_speak(deploymen
     assert "  a person is asked first: no" in lines
     assert lines[-1] == "  held back: mode: mode is observe: nothing acts (lifts when mode is set to recommend or act)"
     assert not [*deployment.glob("*.db*")], "and nothing is left behind"
+
+
+def test_a_plan_for_a_live_fleet_asks_its_agents(deployment: Path) -> None:
+    for name in ("reset-gpu", "hand-over"):
+        shutil.copy(ROOT / "playbooks" / f"{name}.yaml", deployment / "playbooks")
+    with FleetServer(SimulatedFleet(racks=1, nodes=2, gpus=2)) as server:
+        path = deployment / "config.yaml"
+        more = {
+            "telemetry": {"source": "scrape", "scrape": {"discovery": f"{server.url}/sd"}},
+            "agent": {"url": f"{server.url}/agents/{{node}}"},
+        }
+        path.write_text(path.read_text() + yaml.safe_dump(more))
+        command = [sys.executable, "-m", "healer", "playbook", "plan", "reset-gpu", "--node", "gpu-001", "--gpu", "1"]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "held back: target: cluster: no scheduler is configured; set cluster.kind" in ended.stdout
+
+
+def test_a_file_that_is_not_deployed_is_judged_as_if_it_were(deployment: Path) -> None:
+    _healer("new", "b-xid", "--for", "GpuXid")
+    stray = deployment / "c-xid.yaml"
+    text = (deployment / "playbooks" / "b-xid.yaml").read_text().replace("name: b-xid", "name: c-xid")
+    stray.write_text(text)
+    assert "b-xid answers all of these first" in _healer("lint", str(stray)).output
+    stray.write_text(text.replace("failure_modes: [GpuXid]", "failure_modes: [GpuXid]\n  priority: 1"))
+    assert "answers all of these first" not in _healer("lint", str(stray)).output

@@ -41,6 +41,7 @@ def test_an_empty_configuration_observes_and_changes_nothing(tmp_path: Path) -> 
     assert config.mode is Mode.OBSERVE
     assert config.cluster.kind == "none"
     assert config.power.agent_url is None
+    assert config.agent.url is None
     assert config.http.auth == "token"
     assert is_loopback(config.http.host)
 
@@ -105,6 +106,7 @@ def test_verbs_of_one_s_own_are_beside_the_file_too(tmp_path: Path, text: str, a
             "config.yaml:1: http: auth: none is only allowed on a loopback address, not on 0.0.0.0",
         ),
         ("power: {agent_url: 'http://agents:9422/power'}\n", "config.yaml:1: power: agent_url must contain {node}"),
+        ("agent: {url: 'http://agents:9422'}\n", "config.yaml:1: agent: url must contain {node}"),
         ("detectors: {clear_after: 1m}\n", "config.yaml:1: detectors.path: is missing"),
     ],
     ids=lambda value: value.splitlines()[0][:40] if "config.yaml:" not in value else "",

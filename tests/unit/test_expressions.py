@@ -7,17 +7,19 @@ from collections.abc import Mapping
 import pytest
 
 from healer.content.expressions import VARIABLES, compile_expression, variables_of
+from healer.domain.fleet import Means
 from healer.domain.incident import Incident
 from healer.domain.playbook import Scalar
 from healer.errors import Rejected
 from tests.unit.core_samples import gpu, incident
 
 INCIDENT = incident(gpu("A", "n1", rack=None))
+SITE = Means(agent=True, scheduler=True)
 PARAMS: Mapping[str, Scalar] = {"share": 0.95, "lasting": "1m", "gpus": 8, "off": False, "none": None}
 
 
 def _value(text: str, about: Incident = INCIDENT) -> Scalar:
-    return compile_expression(text, params=PARAMS)(variables_of(about, PARAMS))
+    return compile_expression(text, params=PARAMS)(variables_of(about, PARAMS, SITE))
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,8 @@ def _value(text: str, about: Incident = INCIDENT) -> Scalar:
         ("has(params.share)", True),
         ('incident.component.node.startsWith("n")', True),
         ('["n1", "n2"].exists(n, n == incident.component.node)', True),
+        ("site.agent && site.scheduler", True),
+        ("site.power", False),
         ('params.gpus > 4 ? "big" : "small"', "big"),
     ],
 )
@@ -48,8 +52,12 @@ def test_an_expression_sees_the_incident_and_the_params(text: str, value: Scalar
 
 
 def test_the_variables_are_those_that_are_checked_at_load() -> None:
-    given = variables_of(INCIDENT, PARAMS)
+    given = variables_of(INCIDENT, PARAMS, SITE)
     assert given.keys() == VARIABLES.keys()
+    site, known = given["site"], VARIABLES["site"]
+    assert isinstance(site, Mapping)
+    assert isinstance(known, Mapping)
+    assert site.keys() == known.keys()
     for name in ("incident",):
         shape, value = VARIABLES[name], given[name]
         assert isinstance(shape, Mapping)
@@ -64,14 +72,14 @@ def test_the_variables_are_those_that_are_checked_at_load() -> None:
     ("text", "says"),
     [
         ("incidnt.health", "unknown variable 'incidnt' in 'incidnt.health'; did you mean 'incident'?"),
-        ("zzz", "unknown variable 'zzz' in 'zzz'; known: incident, params"),
+        ("zzz", "unknown variable 'zzz' in 'zzz'; known: incident, params, site"),
         ("incident.helth", "incident has no 'helth' in 'incident.helth'; did you mean 'health'?"),
         (
             "incident.component.nod",
             "incident.component has no 'nod' in 'incident.component.nod'; did you mean 'node'?",
         ),
         ("params.shre", "params has no 'shre' in 'params.shre'; did you mean 'share'?"),
-        ("[1].exists(x, y > 1)", "unknown variable 'y' in '[1].exists(x, y > 1)'; known: incident, params"),
+        ("[1].exists(x, y > 1)", "unknown variable 'y' in '[1].exists(x, y > 1)'; known: incident, params, site"),
         ("strin(1)", "unknown function 'strin' in 'strin(1)'; did you mean 'string'?"),
         ('incident.id.startWith("i")', "did you mean 'startsWith'?"),
         (".system('rm')", "unknown function 'system'"),

@@ -124,6 +124,39 @@ def test_a_cordon_that_is_sometimes_left_out_does_not_count() -> None:
     assert any("without a node.cordon" in said for said in _said(_edited(("    use: node.cordon\n", sometimes))))
 
 
+@pytest.mark.parametrize("verb", ["node.reboot", "node.burn_in", "gpu.reset"])
+def test_what_disrupts_a_node_comes_after_its_cordon_and_before_its_return(verb: str) -> None:
+    healed = ("resolves_when: contained", "resolves_when: healthy")
+    after = "    timeout: 45m\n"
+    before = f"  - id: mend\n    use: {verb}\n  - id: return\n    use: node.uncordon\n"
+    good = _edited(healed, (after, after + before), ("target: node", "target: gpu"))
+    assert _said(good) == []
+    early = good.replace(before, "").replace("  - id: quarantine\n", before + "  - id: quarantine\n")
+    late = good.replace(before, f"  - id: return\n    use: node.uncordon\n  - id: mend\n    use: {verb}\n")
+    for text in (early, late):
+        (said,) = _said(text)
+        assert f"use: {verb} without a node.cordon before it: new work may come in the middle of it" in said
+
+
+def test_what_is_given_back_is_not_contained() -> None:
+    (said,) = _said(_edited(("    timeout: 45m\n", "    timeout: 45m\n  - id: return\n    use: node.uncordon\n")))
+    assert "resolves_when: contained is seen in the cluster" in said
+
+
+@pytest.mark.parametrize("means", ["site.agent && !site.power", "site.scheduler == false"])
+def test_a_playbook_for_some_sites_is_judged_for_all_of_them(means: str) -> None:
+    assert _said(_edited(('incident.health == "failed"', means))) == []
+    assert _said(_edited(('incident.health == "failed"', "site.agent && !site.agent"))) == [
+        "drain.yaml:5: match.if: is true of no incident of these failure modes: the playbook never runs [error]"
+    ]
+
+
+def test_where_nobody_is_asked_the_site_is_named() -> None:
+    (said,) = _said(_edited(('{when: "true"}', "{when: site.agent && site.power}")))
+    assert "nobody is asked before node.drain, e.g. for a GpuXid" in said
+    assert ", at a site without power" in said
+
+
 def test_a_playbook_behind_one_that_answers_everything_never_runs() -> None:
     broad = _edited(("name: drain", "name: broad"), ('  if: incident.health == "failed"\n', ""))
     (remark,) = _said(GOOD, broad)

@@ -196,3 +196,20 @@ def test_a_plan_that_is_held_for_its_deadline_by_what_waiting_does_not_mend_lead
         site.ticks(6)
         assert site.incident().next_playbook == "firmly"
         assert site.incident().tried[0].startswith("gently was held for 10m: target: gpu-002 is already cordoned")
+
+
+@pytest.mark.parametrize("on_failure", ["keep", "undo"])
+def test_only_a_node_that_is_kept_out_leads_on_although_its_fault_is_gone(site: Site, on_failure: str) -> None:
+    climb(site, FIRST.replace("on_failure: keep", f"on_failure: {on_failure}"), SECOND)
+    site.ticks(2)
+    site.answer(approve=True)
+    site.ticks(20)
+    site.fleet.mend(SICK)
+    site.ticks(20)
+    incident = site.incident()
+    if on_failure == "keep":
+        assert (incident.state, incident.kept) == (IncidentState.AWAITING_APPROVAL, True)
+        assert [pending.plan.playbook for pending in site.pending()] == ["firmly"]
+    else:
+        assert incident.state is IncidentState.RESOLVED
+        assert site.cluster.node(SICK).available

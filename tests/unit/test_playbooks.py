@@ -14,6 +14,7 @@ from healer.content.people import check_people
 from healer.content.playbooks import load_playbooks, lock_named, parse_playbook
 from healer.documents import parse_document
 from healer.domain.component import ComponentKind
+from healer.domain.fleet import Means
 from healer.domain.people import People
 from healer.domain.playbook import (
     Asking,
@@ -96,7 +97,7 @@ def test_a_playbook_is_read_as_it_is_written() -> None:
 
 def test_its_expressions_see_the_incident_and_its_params() -> None:
     playbook = _parsed()
-    variables = variables_of(incident(), playbook.params)
+    variables = variables_of(incident(), playbook.params, Means())
     reason, condition = playbook.steps[0].arguments["reason"], playbook.steps[1].condition
     assert callable(reason)
     assert reason(variables) == "2 uncorrectable memory errors"
@@ -129,7 +130,7 @@ def test_a_correct_playbook_has_no_problem() -> None:
         (
             "use: node.drain",
             "use: zzz",
-            "drain.yaml:21: steps[1].use: there is no verb 'zzz' (known: exporter.restart, job.restart,",
+            "drain.yaml:21: steps[1].use: there is no verb 'zzz' (known: evidence.collect, exporter.restart,",
         ),
         (
             "at_once: 4",
@@ -256,6 +257,21 @@ def test_the_playbooks_of_a_folder_are_read_in_the_order_of_their_files(tmp_path
     assert [playbook.name for playbook in playbooks] == ["another", "drain"]
 
 
+def test_those_of_a_higher_priority_are_asked_first(tmp_path: Path) -> None:
+    def one(name: str, priority: int) -> str:
+        return _edited("  for: 1m", f"  priority: {priority}").replace("name: drain", f"name: {name}")
+
+    folder = _folder(tmp_path, a=one("low", -1), b=DRAIN, c=one("high", 10), d=one("higher", 11), e=one("high-too", 10))
+    playbooks = load_playbooks(folder, params={})
+    assert [(each.name, each.priority) for each in playbooks] == [
+        ("higher", 11),
+        ("high", 10),
+        ("high-too", 10),
+        ("drain", 0),
+        ("low", -1),
+    ]
+
+
 def test_a_deployment_sets_the_params_that_a_playbook_declares(tmp_path: Path) -> None:
     (playbook,) = load_playbooks(_folder(tmp_path, drain=DRAIN), params={"drain": {"share": 0.5}})
     assert playbook.params == {"share": 0.5}
@@ -293,6 +309,13 @@ def test_a_verb_that_works_on_something_else_than_the_target_is_told() -> None:
     ]
 
 
+def test_a_verb_that_works_on_a_node_also_does_on_the_node_of_a_gpu() -> None:
+    assert _problems(_edited("target: node", "target: gpu")) == []
+    text = _edited(DRAINS, "    use: gpu.reset\n")
+    assert _problems(text.replace("target: node", "target: gpu")) == []
+    assert _problems(text) == ["drain.yaml:21: steps[1].use: gpu.reset works on a gpu, the playbook's target is a node"]
+
+
 def test_text_around_an_expression_is_told_not_taken_literally() -> None:
     (problem,) = _problems(_edited("'${incident.reason}'", "'because ${incident.reason}'"))
     assert problem.startswith("drain.yaml:18: steps[0].with.reason: ")
@@ -322,7 +345,7 @@ locks: [firmware, '${"loop-" + incident.component.rack}']
 def test_limits_and_locks_are_read() -> None:
     playbook = _parsed(LIMITED)
     assert playbook.limits == Limits(Rate(3, timedelta(hours=1)), Rate(1, timedelta(hours=6)), at_once=2)
-    variables = variables_of(incident(), {})
+    variables = variables_of(incident(), {}, Means())
     assert [lock_named(lock, variables) for lock in playbook.locks] == ["firmware", "loop-r1"]
     assert (_parsed().limits, _parsed().locks) == (None, ())
 
@@ -368,7 +391,7 @@ def test_a_limit_or_lock_that_cannot_be_meant_is_told(old: str, new: str, says: 
 def test_an_expression_that_gives_no_name_is_no_lock(text: str) -> None:
     (lock,) = _parsed(_edited("deadline: 2h\n", f"deadline: 2h\nlocks: ['${{{text}}}']\n")).locks
     with pytest.raises(Rejected, match="which is no name"):
-        lock_named(lock, variables_of(incident(gpu(job=None)), {}))
+        lock_named(lock, variables_of(incident(gpu(job=None)), {}, Means()))
 
 
 def test_wait_until_is_short_for_a_verb() -> None:
@@ -519,7 +542,7 @@ def test_a_playbook_in_a_playbook_stands_for_its_steps(tmp_path: Path) -> None:
 
 
 def test_its_expressions_see_the_params_that_it_is_given_and_its_own_where_it_is_given_none(tmp_path: Path) -> None:
-    seen = variables_of(INCIDENT, _joined(tmp_path).params)
+    seen = variables_of(INCIDENT, _joined(tmp_path).params, Means())
     quarantine, evacuate, ticket = _joined(tmp_path).steps
     of_quarantine, of_evacuate, of_ticket = quarantine.sees(seen), evacuate.sees(seen), ticket.sees(seen)
     assert of_quarantine is not None
@@ -538,7 +561,7 @@ def test_both_its_own_conditions_and_that_of_the_outer_one_have_to_be_met(
     tmp_path: Path, params: dict[str, Scalar], wanted: list[bool]
 ) -> None:
     outer = _joined(tmp_path, params=params)
-    assert [step.sees(variables_of(INCIDENT, outer.params)) is not None for step in outer.steps] == wanted
+    assert [step.sees(variables_of(INCIDENT, outer.params, Means())) is not None for step in outer.steps] == wanted
 
 
 def test_another_text_of_the_inner_one_is_another_playbook_as_a_whole(tmp_path: Path) -> None:

@@ -132,6 +132,15 @@ def test_a_question_to_a_person_ends_with_its_incident_and_its_verdict() -> None
     assert life.only().verdict is None
 
 
+@pytest.mark.parametrize("state", [IncidentState.OPEN, IncidentState.AWAITING_APPROVAL])
+def test_what_a_failed_run_keeps_out_of_service_does_not_go_away_by_itself(state: IncidentState) -> None:
+    life = Life(replace(incident(GPU), state=state, kept=True))
+    life.turn(0, HEALTHY)
+    life.turn(120, HEALTHY)
+    assert life.only().state is state
+    assert life.only().healthy_since == START
+
+
 @pytest.mark.parametrize("silent", [Findings(), NOT_JUDGED], ids=["nobody judged it", "judged unknown"])
 def test_silence_clears_nothing_however_long_it_lasts(silent: Findings) -> None:
     life = Life(incident(GPU))

@@ -29,7 +29,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield site
 
 
-def _preview(site: Site, name: str, mode: FailureMode, where: Component, *, cluster: bool = True) -> Preview:
+def _preview(
+    site: Site, name: str, mode: FailureMode, where: Component, *, cluster: bool = True, agents: bool = False
+) -> Preview:
     playbook = next(each for each in site.operator.planner.playbooks if each.name == name)
     scheduler: SimulatedCluster | None = site.cluster if cluster else None
     return preview(
@@ -38,7 +40,7 @@ def _preview(site: Site, name: str, mode: FailureMode, where: Component, *, clus
         where,
         config=site.config,
         content=Content((), (), (playbook,), BUILT_IN),
-        outside=Outside(site.telemetry, cluster=scheduler, power=site.power),
+        outside=Outside(site.telemetry, cluster=scheduler, power=site.power, care=site.care if agents else None),
         journal=site.journal,
         clock=site.clock,
     )
@@ -91,3 +93,23 @@ def test_a_rack_is_planned_with_its_meter_and_its_agents(site: Site) -> None:
     assert seen.plan is not None
     effect = seen.plan.effects[0]
     assert "6 GPUs on 3 nodes from 700 W to" in effect.detail
+
+
+def test_what_agents_would_do_is_planned_where_there_are_any(site: Site) -> None:
+    where = Component(ComponentKind.GPU, node="gpu-002", gpu="1")
+    seen = _preview(site, "reset-gpu", FailureMode.GPU_ROW_REMAP_PENDING, where, agents=True)
+    assert seen.plan is not None
+    assert [f"{effect.verb} {effect.target}" for effect in seen.plan.effects] == [
+        "cordon gpu-002",
+        "evict training/Deployment/prefetch",
+        "evict training/Job/train",
+        "reset gpu-002/1",
+        "burn in gpu-002",
+        "uncordon gpu-002",
+    ]
+    assert seen.plan.impediments == ("1 processes use GPU 1 of gpu-002 now, and have to end first",)
+    assert seen.plan.takes_out == {"gpu-002"}
+    assert seen.verdicts == ()
+    assert site.care.begun == []
+    without = _preview(site, "reset-gpu", FailureMode.GPU_ROW_REMAP_PENDING, where)
+    assert (without.plan, without.verdicts) == (None, ()), "it does not answer at such a site"

@@ -1,0 +1,95 @@
+"""How a verb has a node's agent do one long thing: once, also across a crash or a lost answer, and never on a node that
+serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from healer.domain.care import CareOrder, CareReport, CareState
+from healer.domain.fleet import Disposition, Workload
+from healer.domain.run import Done, EffectRecord, EffectState, Failed, Outcome, RetryAfter
+from healer.errors import Rejected
+from healer.verb import Ledger, NotNow
+
+LOOK_AGAIN = timedelta(seconds=5)
+
+
+def key_of(ledger: Ledger) -> str:
+    """The agent's name of the operation. A step that is tried again asks for another one."""
+    return f"{ledger.run.id}.{ledger.step_id}.{ledger.run.failures + 1}"
+
+
+def newest(ledger: Ledger, prefix: str) -> EffectRecord | None:
+    """The last attempt of this step that was begun, or may have been."""
+    standing = ledger.standing(f"{prefix}/")
+    return standing[-1] if standing else None
+
+
+def carry_out(
+    node: str, prefix: str, order: CareOrder, ledger: Ledger, *, before: Callable[[], None] = lambda: None
+) -> Outcome:
+    """Begin the operation if it was not, else say how far it is.
+
+    Args:
+        prefix: of the effect's key.
+        before: raises what speaks against beginning it now.
+    """
+    care, key = ledger.world.care, key_of(ledger)
+    effect = f"{prefix}/{node}/{key}"
+    # The agent is asked before the intent is written: one that does not answer leaves nothing in doubt.
+    report, record = care.report(node, key), ledger.record(effect)
+    begun = record is not None and record.state is EffectState.DONE
+    if report is None and not begun:
+        before()
+
+    def start() -> str:
+        return f"its agent says: {care.start(node, key, order).state}"
+
+    ledger.effect(effect, do=start, happened=lambda: report is not None)
+    if report is None and not begun:
+        return RetryAfter(LOOK_AGAIN, f"{order.operation} of {node} has begun")
+    return told(node, report)
+
+
+def told(node: str, report: CareReport | None) -> Outcome:
+    """What the agent's report of something that was begun comes to."""
+    if report is None:
+        return Failed(f"the agent of {node} knows nothing of it any more; look at the node")
+    match report.state:
+        case CareState.RUNNING:
+            return RetryAfter(LOOK_AGAIN, f"under way on {node} since {report.started_at:%H:%M:%S}Z: {report.detail}")
+        case CareState.FAILED:
+            return Failed(f"{node}: {report.detail}")
+        case CareState.DONE:
+            return Done(f"{node}: {report.detail}")
+
+
+def reported(node: str, prefix: str, ledger: Ledger) -> Outcome:
+    """The agent's word on the last attempt of the step."""
+    record = newest(ledger, prefix)
+    if record is None:
+        return Failed(f"{prefix} of {node} was never asked for")
+    return told(node, ledger.world.care.report(node, record.key.rpartition("/")[2]))
+
+
+def check_out_of_service(node: str, ledger: Ledger) -> None:
+    """Raises Rejected unless the run keeps the node out of service itself."""
+    seen, owner = ledger.world.cluster.node(node), ledger.run.owner
+    if not seen.cordoned:
+        raise Rejected(node, f"is in service: nothing is done to it before it is cordoned in the name of {owner}")
+    if seen.cordoned_by != owner:
+        by = seen.cordoned_by or "a person"
+        raise Rejected(node, f"is cordoned by {by}, not by {owner}: nothing is done to it")
+
+
+def check_empty(node: str, ledger: Ledger) -> None:
+    """Raises NotNow while work is there that would be lost or would have to move."""
+    left = working(ledger.world.cluster.workloads(node))
+    if left:
+        raise NotNow(LOOK_AGAIN, f"{len(left)} workloads are still on {node}, e.g. {left[0]}")
+
+
+def working(workloads: tuple[Workload, ...]) -> list[Workload]:
+    return [each for each in workloads if each.disposition is not Disposition.STAYS]
