@@ -131,6 +131,30 @@ def load_playbooks(
     )
 
 
+def with_changes(
+    deployed: Sequence[Playbook], changed: Sequence[Playbook], *, params: Mapping[str, Mapping[str, Scalar]]
+) -> tuple[Playbook, ...]:
+    """The deployed ones as they would be with the changed ones, each in place of its namesake or beside the others, in
+    the order in which they are asked. Raises InvalidDocument.
+    """
+    places = {each.name: Path(each.file).name for each in (*changed, *deployed)}
+    names = [each.name for each in changed]
+    problems = [
+        parse_document(each.text, file=each.file).problem(("name",), f"another one that was given is named {each.name}")
+        for position, each in enumerate(changed)
+        if each.name in names[:position]
+    ]
+    together = {each.name: each for each in (*deployed, *changed)}
+    told = {name: params[name] for name in names if name in params}
+    problems += _strangers(together, told, ())
+    problems += _lost_ladders(together, ())
+    if problems:
+        raise InvalidDocument(*problems)
+    for name, values in told.items():
+        together[name] = replace(together[name], params={**together[name].params, **values})
+    return tuple(sorted(together.values(), key=lambda each: places[each.name]))
+
+
 def _strangers(
     playbooks: Mapping[str, Playbook], params: Mapping[str, Mapping[str, Scalar]], disabled: Sequence[str]
 ) -> list[Problem]:
