@@ -16,6 +16,7 @@ from healer.schema import format_duration
 _COLUMNS = ("PLAYBOOK", "PLANS", "QUESTIONS", "RUNS", "FAILED", "NODES OUT", "NODE-HOURS OUT")
 _NOTHING = TallyView("", plans=0, questions=0, runs=0, failed_runs=0, nodes_out=0, node_hours=0.0)
 _NAMES = {"changed": "instead of the deployed one", "added": "beside the deployed ones", "same": "as it is deployed"}
+_SPEAK_FOR_THEMSELVES = ("asks:", "approved", "starts:", "cordon", "uncordon", "limit", "restore")
 
 
 def show(report: Report) -> None:
@@ -23,18 +24,22 @@ def show(report: Report) -> None:
     told = report.stats.comparison
     if told is None:
         return
-    click.echo("\n" + one_line(f"deployed > changed; {_assumed(told)}"))
+    click.echo(f"\ndeployed playbooks > changed ones; {_assumed(told)}")
     for given in told.given:
-        click.echo(one_line(f"  {given.name}: {given.file}, {_NAMES[given.change]}"))
+        click.echo("  " + one_line(f"{given.name}: {given.file}, {_NAMES[given.change]}"))
     click.echo()
     print_table(_COLUMNS, _rows(told), empty="no playbooks")
     for line in (*_storms("deployed", told.deployed), *_storms("changed", told.changed)):
         click.echo(one_line(line))
-    click.echo(f"\n{len(report.differences) or 'no'} of {len(report.incidents)} incidents would have gone another way")
+    click.echo(f"\n{_how_many(len(report.differences))} would have gone another way")
     for difference in report.differences:
         click.echo()
         for text in _difference(difference):
             click.echo(text)
+
+
+def _how_many(count: int) -> str:
+    return {0: "no incident", 1: "1 incident"}.get(count, f"{count} incidents")
 
 
 def _assumed(told: ComparisonView) -> str:
@@ -101,4 +106,5 @@ def _course(course: CourseView | None) -> Iterator[str]:
     elif not course.moments:
         yield f"{course.plan.playbook}, and nothing was done"
     for moment in course.moments:
-        yield f"{moment.at:%m-%d %H:%M:%S}  {moment.what}" + (f"  ({moment.note})" if moment.note else "")
+        why = f": {moment.note}" if moment.note and not moment.what.startswith(_SPEAK_FOR_THEMSELVES) else ""
+        yield f"{moment.at:%m-%d %H:%M:%S} {moment.what}{why}"

@@ -58,7 +58,7 @@ _PAGE = 1000
 )
 @click.option(
     "--mode",
-    type=click.Choice([Mode.RECOMMEND, Mode.ACT]),
+    type=click.Choice([str(Mode.RECOMMEND), str(Mode.ACT)]),
     help="With --playbooks. Default: the deployment's; act where it observes.",
 )
 @click.option(
@@ -75,7 +75,7 @@ def backtest(
     config_path: Path | None,
     *,
     paths: tuple[Path, ...],
-    mode: Mode | None,
+    mode: str | None,
     answer_after: timedelta | None,
     as_json: bool,
 ) -> None:
@@ -106,7 +106,7 @@ def backtest(
 
 
 def _change(
-    config: Config, content: Content, paths: Sequence[Path], mode: Mode | None, answer_after: timedelta
+    config: Config, content: Content, paths: Sequence[Path], mode: str | None, answer_after: timedelta
 ) -> Change:
     """Raises InvalidDocument."""
     serve.log_to_stderr(logging.ERROR)  # what the two sides warn of is in the report, each on its side
@@ -117,7 +117,7 @@ def _change(
     return Change(
         given=given,
         playbooks=with_changes(content.playbooks, given, params=config.playbooks.params),
-        mode=mode or (Mode.ACT if config.mode is Mode.OBSERVE else config.mode),
+        mode=Mode(mode or (Mode.ACT if config.mode is Mode.OBSERVE else config.mode)),
         answer_after=answer_after,
     )
 
