@@ -1,4 +1,4 @@
-"""`healer playbook rehearse`: the tests of playbooks, or a recorded run, played on a simulated site."""
+"""`healer playbook rehearse`: the tests of playbooks played on a simulated site."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from healer.cli import serve
 from healer.cli.options import config_option, find_config, json_option, one_line
 from healer.cli.playbook_files import chosen_playbooks, problem_json
+from healer.cli.recorded_runs import rehearse_run
 from healer.rehearsal.rehearse import Played, rehearse
 from healer.runtime.wiring import detectors_of
 from healer.schema import format_duration
@@ -19,10 +20,29 @@ from healer.schema import format_duration
 @click.command("rehearse")
 @click.argument("names", nargs=-1)
 @click.option("-v", "--verbose", is_flag=True, help="Also tell what happened in the tests that passed.")
+@click.option("--from-run", "run_id", metavar="ID", help="Play what was recorded of this run instead of the tests.")
+@click.option("--save", is_flag=True, help="With --from-run: print its test, to paste under tests:, and play nothing.")
 @config_option
 @json_option
-def rehearse_playbooks(names: tuple[str, ...], config_path: Path | None, *, verbose: bool, as_json: bool) -> None:
-    """Play the tests of the playbooks NAMES (or files), of all by default, on a simulated site in virtual time."""
+def rehearse_playbooks(
+    names: tuple[str, ...],
+    config_path: Path | None,
+    *,
+    verbose: bool,
+    run_id: str | None,
+    save: bool,
+    as_json: bool,
+) -> None:
+    """Play the tests of the playbooks NAMES (or files), of all by default, on a simulated site in virtual time.
+
+    With --from-run ID: play one playbook, as it is now, on what the journal has of that run, and show the two side by
+    side; by default the playbook of the run.
+    """
+    if save and run_id is None:
+        raise click.UsageError("--save prints the test that a recorded run makes: give --from-run ID")
+    if run_id is not None:
+        rehearse_run(names, run_id, find_config(config_path), save=save, verbose=verbose, as_json=as_json)
+        return
     serve.log_to_stderr(logging.CRITICAL)  # the transcript says what happened
     config = find_config(config_path)
     chosen, deployed = chosen_playbooks(names, config)

@@ -161,6 +161,7 @@ class Expected(Section):
 
 class PlaybookTest(Section):
     """Attributes:
+    answer_after: so long after it was asked, on-call answers.
     lasts: at most so long, in the time of the test.
     """
 
@@ -173,6 +174,7 @@ class PlaybookTest(Section):
     mode: Mode = Mode.ACT
     params: dict[str, Scalar] = Field(default_factory=dict)
     answer: Answer = Answer.APPROVE
+    answer_after: Delay = timedelta(0)
     events: tuple[Event, ...] = ()
     lasts: Duration = timedelta(hours=1)
     expect: Expected

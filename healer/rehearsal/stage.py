@@ -180,11 +180,11 @@ class Stage:
     def _answer(self) -> None:
         if self.test.answer is Answer.NOBODY:
             return
-        approve = self.test.answer is Answer.APPROVE
+        approve, now = self.test.answer is Answer.APPROVE, self.clock.now()
         for approval in self.journal.approvals(open_only=True):
-            if approval.state is ApprovalState.PENDING:
+            if approval.state is ApprovalState.PENDING and now - approval.asked_at >= self.test.answer_after:
                 with suppress(Conflict):
-                    self.journal.decide(approval.id, _ON_CALL, self.clock.now(), approve=approve, reason="rehearsed")
+                    self.journal.decide(approval.id, _ON_CALL, now, approve=approve, reason="rehearsed")
 
     def _happens(self, event: Event) -> None:
         node = event.node or ""
