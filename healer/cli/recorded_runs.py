@@ -66,8 +66,9 @@ def _show(playbook: Playbook, record: Record, remake: Remade, beside: Beside, *,
     )
     edited = "" if playbook.digest == record.first_plan.playbook_digest else ", which is another text than was run then"
     click.echo(one_line(f"rehearsed: {playbook.name} ({playbook.file}){edited}"))
-    if remake.renamed:
-        click.echo(one_line("called here: " + ", ".join(f"{old} {new}" for old, new in remake.renamed.items())))
+    renamed = [f"{old} is {new}" for old, new in remake.renamed.items() if old != new]
+    if renamed:
+        click.echo(one_line(f"called here: {', '.join(renamed)}"))
     click.echo()
     print_table(_COLUMNS, [(*_cells(old), *_cells(new)) for old, new in beside.rows], empty="nothing happened")
     click.echo()
