@@ -20,6 +20,8 @@ from healer.errors import HealerError, NotFound, Rejected, Unavailable
 from healer.ports import Clock, Cluster, NodeCare, PowerControl, Tickets
 from healer.schema import Section
 
+INTERRUPTED = "observed after an interruption"  # what is noted of an effect whose outcome a crash or a lost answer hid
+
 
 def _no_incident(incident_id: str) -> Incident:
     raise NotFound("incident", f"there is no incident {incident_id}")
@@ -153,7 +155,7 @@ class Ledger:
 
     def observed(self, record: EffectRecord) -> None:
         """Settle an intent whose effect a crash or a lost answer hid, and that was seen to have happened."""
-        self._settle(record, EffectState.DONE, "observed after an interruption")
+        self._settle(record, EffectState.DONE, INTERRUPTED)
 
     def record(self, key: str) -> EffectRecord | None:
         return next((r for r in self.records if r.step_id == self.step_id and r.key == key), None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -12,16 +13,22 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from healer.adapters.journal.sql import SqlJournal
-from healer.cli import incident_text
+from healer.cli import comparison_text, incident_text, serve
+from healer.cli.journals import recorded_journal
 from healer.cli.options import DurationType, MomentType, config_option, find_config, json_option, print_table
-from healer.errors import HealerError, NotFound
+from healer.cli.playbook_files import valid_playbook
+from healer.config import Config
+from healer.content.playbooks import with_changes
+from healer.documents import read_document
+from healer.domain.verdict import Mode
+from healer.errors import HealerError
 from healer.policy.audit_chain import first_broken_link
 from healer.ports import AuditEntry
 from healer.runtime.backtest import Report
 from healer.runtime.backtest import backtest as replay
+from healer.runtime.comparison import Change
 from healer.runtime.outside import build_prometheus
-from healer.runtime.wiring import load_content
+from healer.runtime.wiring import Content, load_content
 
 _COLUMNS = (
     "OPENED",
@@ -42,14 +49,47 @@ _PAGE = 1000
 @click.option("--start", type=MomentType(), required=True, help="RFC 3339, e.g. 2026-11-20T18:00:00Z.")
 @click.option("--end", type=MomentType(), required=True, help="RFC 3339.")
 @click.option("--step", type=DurationType(), default="30s", show_default=True, help="One turn of the loop.")
+@click.option(
+    "--playbooks",
+    "paths",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    help="Changed playbooks, a file or a folder: say what they would have done otherwise than the deployed ones.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice([str(Mode.RECOMMEND), str(Mode.ACT)]),
+    help="With --playbooks. Default: the deployment's; act where it observes.",
+)
+@click.option(
+    "--answer-after",
+    type=DurationType(),
+    help="With --playbooks: when on-call says yes to what it is asked. Default: at once.",
+)
 @config_option
 @json_option
-def backtest(start: datetime, end: datetime, step: timedelta, config_path: Path | None, *, as_json: bool) -> None:
-    """Replay stored telemetry through the same code; report the incidents and plans it would have led to."""
+def backtest(
+    start: datetime,
+    end: datetime,
+    step: timedelta,
+    config_path: Path | None,
+    *,
+    paths: tuple[Path, ...],
+    mode: str | None,
+    answer_after: timedelta | None,
+    as_json: bool,
+) -> None:
+    """Replay stored telemetry through the same code; report the incidents and plans it would have led to.
+
+    With --playbooks also what changed playbooks would have done otherwise: nothing is acted on, all of it in memory.
+    """
     if end <= start:
         raise click.UsageError(f"--end {end:%Y-%m-%dT%H:%M:%SZ} is not after --start")
+    if not paths and (mode is not None or answer_after is not None):
+        raise click.UsageError("--mode and --answer-after say how changed playbooks are compared: give --playbooks")
     config = find_config(config_path)
     content = load_content(config)
+    change = _change(config, content, paths, mode, answer_after or timedelta(0)) if paths else None
     columns = (TextColumn("replaying"), BarColumn(), TextColumn("{task.fields[at]}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=(end - start).total_seconds(), at="")
@@ -58,11 +98,28 @@ def backtest(start: datetime, end: datetime, step: timedelta, config_path: Path 
             progress.update(bar, completed=(at - start).total_seconds(), at=f"{at:%Y-%m-%d %H:%M:%S}")
 
         history = build_prometheus(config)
-        report = replay(config, content, history, start=start, end=end, step=step, progress=advance)
+        report = replay(config, content, history, start=start, end=end, step=step, progress=advance, change=change)
     if as_json:
         click.echo(msgspec.json.encode(report))
     else:
         _print(report)
+
+
+def _change(
+    config: Config, content: Content, paths: Sequence[Path], mode: str | None, answer_after: timedelta
+) -> Change:
+    """Raises InvalidDocument."""
+    serve.log_to_stderr(logging.ERROR)  # what the two sides warn of is in the report, each on its side
+    files = [file for path in paths for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
+    if not files:
+        raise click.UsageError(f"there is no *.yaml in {', '.join(map(str, paths))}")
+    given = tuple(valid_playbook(read_document(file), config, content.verbs, content.playbooks) for file in files)
+    return Change(
+        given=given,
+        playbooks=with_changes(content.playbooks, given, params=config.playbooks.params),
+        mode=Mode(mode or (Mode.ACT if config.mode is Mode.OBSERVE else config.mode)),
+        answer_after=answer_after,
+    )
 
 
 def _print(report: Report) -> None:
@@ -84,6 +141,7 @@ def _print(report: Report) -> None:
     click.echo(f"{stats.ticks} turns over {stats.gpus} GPUs, {stats.samples} samples, in {stats.wall_s:.1f} s")
     for warning in stats.warnings:
         click.echo(f"warning: {warning}")
+    comparison_text.show(report)
 
 
 @click.group()
@@ -115,16 +173,8 @@ def export(config_path: Path | None) -> None:
 
 
 def _pages(config_path: Path | None) -> Iterator[tuple[AuditEntry, ...]]:
-    url = find_config(config_path).state.url
-    path = Path(url.removeprefix("sqlite:///"))
-    if url.startswith("sqlite:///") and not path.is_file():
-        # Opening it would make an empty one, and an empty log is unbroken.
-        raise NotFound("journal", f"there is no {path}; see state.url")
-    journal = SqlJournal(url)
-    try:
+    with recorded_journal(find_config(config_path)) as journal:
         after = 0
         while page := journal.audit_log(after=after, limit=_PAGE):
             yield page
             after = page[-1].number
-    finally:
-        journal.close()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,26 +13,22 @@ import msgspec
 import healer
 from healer.actions.lint import Remark, Weight, lint
 from healer.actions.playbook_schema import document_schema
-from healer.adapters.journal.sql import SqlJournal
-from healer.cli import serve
+from healer.cli import rehearsals
+from healer.cli.journals import journal_or_none
 from healer.cli.options import config_option, find_config, json_option, one_line
+from healer.cli.playbook_files import chosen_playbooks, problem_json, valid_playbook
 from healer.cli.scaffold import scaffold
-from healer.config import Config
-from healer.content.nesting import joined, nesting_problems
-from healer.content.playbooks import parse_playbook
-from healer.documents import Document, parse_document, read_document
+from healer.content.playbooks import turn_of
+from healer.documents import parse_document
 from healer.domain.component import Component
 from healer.domain.finding import FailureMode
 from healer.domain.playbook import Asking, Playbook
-from healer.errors import HealerError, InvalidDocument, NotFound, Problem
-from healer.rehearsal.rehearse import Played, rehearse
+from healer.errors import HealerError
 from healer.runtime.knowledge import Outside
 from healer.runtime.outside import build_care, build_cluster, build_power, build_source, build_tickets, build_topology
 from healer.runtime.preview import Preview, preview
 from healer.runtime.web.views import plan_view
-from healer.runtime.wiring import Content, WallClock, budgets_of, checked, detectors_of, playbooks_of, verbs_of
-from healer.schema import format_duration
-from healer.verb import Verbs
+from healer.runtime.wiring import Content, WallClock, budgets_of, verbs_of
 
 _MODE = click.Choice([str(mode) for mode in FailureMode], case_sensitive=False)
 
@@ -45,38 +38,7 @@ def playbook() -> None:
     """Write, check and rehearse playbooks, and see what they would do."""
 
 
-# Which
-
-
-def _chosen(names: Sequence[str], config: Config, verbs: Verbs) -> tuple[tuple[Playbook, ...], tuple[Playbook, ...]]:
-    """The named ones, and all of the deployment; a name may be a file, which need not be in the deployment.
-
-    Raises InvalidDocument, NotFound.
-    """
-    deployed = playbooks_of(config, verbs)
-    if not names:
-        return deployed, deployed
-    by_name = {each.name: each for each in deployed}
-    chosen = []
-    for name in names:
-        if name in by_name:
-            chosen.append(by_name[name])
-        elif Path(name).is_file():
-            chosen.append(_valid(read_document(Path(name)), config, verbs, deployed))
-        else:
-            known = ", ".join(by_name) or "none"
-            raise NotFound("playbook", f"{name} is neither a file nor in {config.playbooks.path}, which has {known}")
-    return tuple(chosen), deployed
-
-
-def _valid(document: Document, config: Config, verbs: Verbs, deployed: Sequence[Playbook]) -> Playbook:
-    """As it is beside those that are deployed. Raises InvalidDocument."""
-    found = parse_playbook(document)
-    beside = {**{each.name: each for each in deployed}, found.name: found}
-    problems = [*checked(found, config, verbs), *nesting_problems(beside)]
-    if problems:
-        raise InvalidDocument(*problems)
-    return joined(beside)[found.name]
+playbook.add_command(rehearsals.rehearse_playbooks)
 
 
 # Writing
@@ -101,7 +63,7 @@ def new(name: str, mode: str, config_path: Path | None) -> None:
     if path.exists():
         raise HealerError(f"{path} is there already; nothing was written")
     text = scaffold(name, FailureMode(mode))
-    _valid(parse_document(text, file=str(path)), config, verbs_of(config), ())  # the name may be none
+    valid_playbook(parse_document(text, file=str(path)), config, verbs_of(config), ())  # the name may be none
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     click.echo(f"wrote {path}; now: healer playbook lint {name} and healer playbook rehearse {name}")
@@ -126,7 +88,7 @@ def lint_playbooks(names: tuple[str, ...], config_path: Path | None, *, strict: 
     """Say what cannot work, or hardly be meant, in the playbooks NAMES (or files); in all of them by default."""
     config = find_config(config_path)
     verbs = verbs_of(config)
-    chosen, deployed = _chosen(names, config, verbs)
+    chosen, deployed = chosen_playbooks(names, config, verbs)
     remarks = [
         remark
         for each in chosen
@@ -147,69 +109,11 @@ def _before(one: Playbook, deployed: Sequence[Playbook]) -> tuple[Playbook, ...]
     names = [each.name for each in deployed]
     if one.name in names:
         return tuple(deployed[: names.index(one.name)])
-    return tuple(each for each in deployed if _turn(each) < _turn(one))
-
-
-def _turn(one: Playbook) -> tuple[int, str]:
-    return -one.priority, Path(one.file).name
+    return tuple(each for each in deployed if turn_of(each) < turn_of(one))
 
 
 def _remark(remark: Remark) -> dict[str, object]:
-    return {"weight": str(remark.weight), **_problem(remark.problem)}
-
-
-def _problem(problem: Problem) -> dict[str, object]:
-    return {"file": problem.file, "line": problem.line, "key": problem.key, "text": problem.text, "hint": problem.hint}
-
-
-@playbook.command("rehearse")
-@click.argument("names", nargs=-1)
-@click.option("-v", "--verbose", is_flag=True, help="Also tell what happened in the tests that passed.")
-@config_option
-@json_option
-def rehearse_playbooks(names: tuple[str, ...], config_path: Path | None, *, verbose: bool, as_json: bool) -> None:
-    """Play the tests of the playbooks NAMES (or files), of all by default, on a simulated site in virtual time."""
-    serve.log_to_stderr(logging.CRITICAL)  # the transcript says what happened
-    config = find_config(config_path)
-    detectors, verbs = detectors_of(config), verbs_of(config)
-    chosen, deployed = _chosen(names, config, verbs)
-    played: list[Played] = []
-    for each in chosen:
-        for one in rehearse(each, config, detectors, verbs=verbs, beside=deployed):
-            played.append(one)
-            if not as_json:
-                _tell(one, verbose=verbose)
-    failed = [one for one in played if one.problems]
-    untested = [each.name for each in chosen if each.name not in {one.playbook for one in played}]
-    if as_json:
-        click.echo(json.dumps({"tests": [_played(one) for one in played], "untested": untested}, indent=2))
-    else:
-        for name in untested:
-            click.echo(f"{name}: has no tests")
-        click.echo(f"{len(played) - len(failed)} passed, {len(failed)} failed")
-    if failed or (untested and names):
-        raise click.exceptions.Exit(1)
-
-
-def _tell(one: Played, *, verbose: bool) -> None:
-    word = click.style("FAILED", fg="red") if one.problems else click.style("passed", fg="green")
-    click.echo(f"{word} {one.playbook}: {one_line(one.test)} ({format_duration(one.took)})")
-    for problem in one.problems:
-        click.echo(f"  {problem}")
-    if verbose or one.problems:
-        for line in one.transcript:
-            click.echo(f"    {one_line(line)}")
-
-
-def _played(one: Played) -> dict[str, object]:
-    return {
-        "playbook": one.playbook,
-        "test": one.test,
-        "passed": not one.problems,
-        "problems": [_problem(problem) for problem in one.problems],
-        "took": format_duration(one.took),
-        "transcript": list(one.transcript),
-    }
+    return {"weight": str(remark.weight), **problem_json(remark.problem)}
 
 
 @playbook.command()
@@ -243,7 +147,7 @@ def plan(
     """
     config = find_config(config_path)
     verbs = verbs_of(config)
-    (chosen,), _ = _chosen((name,), config, verbs)
+    (chosen,), _ = chosen_playbooks((name,), config, verbs)
     where = _component(node, gpu, rack, job)
     wanted = FailureMode(mode) if mode else min(chosen.failure_modes, default=None)
     if wanted is None:
@@ -262,7 +166,7 @@ def plan(
         topology=build_topology(config),
         care=build_care(config),
     )
-    with _journal(config.state.url) as journal:
+    with journal_or_none(config) as journal:
         seen = preview(
             chosen,
             wanted,
@@ -279,19 +183,6 @@ def plan(
         click.echo(one_line(f"{chosen.name} on a {seen.incident.failure_mode} of {seen.incident.component}:"))
         for line in _shown(seen):
             click.echo(f"  {one_line(line)}")
-
-
-@contextlib.contextmanager
-def _journal(url: str) -> Iterator[SqlJournal]:
-    """The daemon's, where there is one: its runs hold leases and budgets."""
-    with tempfile.TemporaryDirectory(prefix="healer-plan-") as folder:
-        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
-            url = f"sqlite:///{folder}/journal.db"
-        journal = SqlJournal(url)
-        try:
-            yield journal
-        finally:
-            journal.close()
 
 
 def _component(node: str | None, gpu: str | None, rack: str | None, job: str | None) -> Component:

@@ -190,6 +190,7 @@ class Expected(Section):
 class PlaybookTest(Section):
     """Attributes:
     answer: what on-call says, as many of them as have to agree.
+    answer_after: so long after it was asked, on-call says so.
     answers: in place of it, what people say: only theirs, and only as far as they may.
     groups: of approvals.groups, in place of the deployment's.
     lasts: at most so long, in the time of the test.
@@ -204,6 +205,7 @@ class PlaybookTest(Section):
     mode: Mode = Mode.ACT
     params: dict[str, Scalar] = Field(default_factory=dict)
     answer: Answer = Answer.APPROVE
+    answer_after: Delay = timedelta(0)
     answers: tuple[Said, ...] = ()
     groups: dict[GroupName, tuple[Member, ...]] = Field(default_factory=dict)
     events: tuple[Event, ...] = ()

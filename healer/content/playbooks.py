@@ -207,11 +207,49 @@ def load_playbooks(
     problems += nesting_problems(playbooks, disabled)
     if problems:
         raise InvalidDocument(*problems)
-    given = {
+    given = joined(_in_order(_with_params(playbooks, params)))
+    return tuple(playbook for name, playbook in given.items() if name not in disabled)
+
+
+def with_changes(
+    deployed: Sequence[Playbook], changed: Sequence[Playbook], *, params: Mapping[str, Mapping[str, Scalar]]
+) -> tuple[Playbook, ...]:
+    """The deployed ones as they would be with the changed ones, each in place of its namesake or beside the others, in
+    the order in which they are asked; also where one stands in another. Raises InvalidDocument.
+    """
+    names = [each.name for each in changed]
+    problems = [
+        parse_document(each.text, file=each.file).problem(("name",), f"another one that was given is named {each.name}")
+        for position, each in enumerate(changed)
+        if each.name in names[:position]
+    ]
+    # As they are written, for those that are loaded are joined.
+    together = {each.name: parse_playbook(parse_document(each.text, file=each.file)) for each in (*deployed, *changed)}
+    told = {name: params[name] for name in together if name in params}
+    problems += _strangers(together, told, ())
+    problems += _lost_ladders(together, ())
+    problems += nesting_problems(together)
+    if problems:
+        raise InvalidDocument(*problems)
+    return tuple(joined(_in_order(_with_params(together, told))).values())
+
+
+def _with_params(
+    playbooks: Mapping[str, Playbook], params: Mapping[str, Mapping[str, Scalar]]
+) -> Mapping[str, Playbook]:
+    return {
         name: replace(playbook, params={**playbook.params, **params.get(name, {})})
-        for name, playbook in sorted(playbooks.items(), key=lambda named: -named[1].priority)
+        for name, playbook in playbooks.items()
     }
-    return tuple(playbook for name, playbook in joined(given).items() if name not in disabled)
+
+
+def turn_of(playbook: Playbook) -> tuple[int, str]:
+    """Of all that match, the one whose turn comes first is taken."""
+    return -playbook.priority, Path(playbook.file).name
+
+
+def _in_order(playbooks: Mapping[str, Playbook]) -> dict[str, Playbook]:
+    return dict(sorted(playbooks.items(), key=lambda named: turn_of(named[1])))
 
 
 def _strangers(

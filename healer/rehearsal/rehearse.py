@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -65,24 +66,32 @@ def rehearse(
     ]
     if problems:
         raise InvalidDocument(*problems)
-    ladder = _ladder(playbook, beside)
+    ladder = ladder_of(playbook, beside)
     for number, test in enumerate(tests):
-        with tempfile.TemporaryDirectory(prefix="healer-rehearsal-") as folder:
-            faults = [_fault(said) for said in test.faults]
-            stage = Stage(Path(folder), ladder, test, faults, config, detectors, verbs)
-            try:
-                stage.play()
-                unmet = [
-                    *(document.problem(("tests", number), f"{name} {_NO_STAND_IN}") for name in refused(stage.verbs)),
-                    *(_problem(document, number, *each) for each in _unmet(test.expect, stage)),
-                ]
-                transcript = stage.transcript()
-            finally:
-                stage.journal.close()
+        with played(test, ladder, config, detectors, verbs) as stage:
+            unmet = [
+                *(document.problem(("tests", number), f"{name} {_NO_STAND_IN}") for name in refused(stage.verbs)),
+                *(_problem(document, number, *each) for each in unmet_by(test.expect, stage)),
+            ]
+            transcript = stage.transcript()
         yield Played(playbook.name, test.name, tuple(unmet), transcript, stage.clock.now() - START)
 
 
-def _ladder(playbook: Playbook, beside: Sequence[Playbook]) -> tuple[Playbook, ...]:
+@contextmanager
+def played(
+    test: PlaybookTest, ladder: Sequence[Playbook], config: Config, detectors: Sequence[Detector], verbs: Verbs
+) -> Iterator[Stage]:
+    """The stage after the test was played on it."""
+    with tempfile.TemporaryDirectory(prefix="healer-rehearsal-") as folder:
+        stage = Stage(Path(folder), ladder, test, [_fault(said) for said in test.faults], config, detectors, verbs)
+        try:
+            stage.play()
+            yield stage
+        finally:
+            stage.journal.close()
+
+
+def ladder_of(playbook: Playbook, beside: Sequence[Playbook]) -> tuple[Playbook, ...]:
     """The playbook, and those that it leads to, which answer nothing by themselves here."""
     by_name = {each.name: each for each in beside}
     rungs = [playbook if playbook.failure_modes else replace(playbook, failure_modes=frozenset(FailureMode))]
@@ -164,7 +173,7 @@ def _fault(said: SimulatedFault) -> Fault:
 # After it was played
 
 
-def _unmet(expect: Expected, stage: Stage) -> Iterator[tuple[KeyPath, str]]:
+def unmet_by(expect: Expected, stage: Stage) -> Iterator[tuple[KeyPath, str]]:
     """The key of each expectation that was not met, and what was instead."""
     incident = stage.incident()
     story = "" if incident is None else str(incident.verdict or incident.story)

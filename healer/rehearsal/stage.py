@@ -196,12 +196,13 @@ class Stage:
         return bool(incidents) and all(incident.state.ended for incident in incidents)
 
     def _answer(self) -> None:
+        now = self.clock.now()
         for approval in self.journal.approvals(open_only=True):
             if approval.state is not ApprovalState.PENDING:
                 continue
             if self.test.answers:
                 self._say(approval.id)
-            elif self.test.answer is not Answer.NOBODY:
+            elif self.test.answer is not Answer.NOBODY and now - approval.asked_at >= self.test.answer_after:
                 approve = self.test.answer is Answer.APPROVE
                 for number in range(approval.missing if approve else 1):
                     with suppress(Conflict):

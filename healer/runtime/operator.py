@@ -44,6 +44,10 @@ _NOT_MENDED_BY_WAITING = frozenset({Guard.TARGET, Guard.BASIS, Guard.WITNESS, Gu
 _log = structlog.get_logger(__name__)
 
 
+def _unseen(_frame: Frame, _findings: Findings) -> None:
+    """Nobody else looks."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Operator:
     observer: Observer
@@ -64,15 +68,20 @@ class Operator:
         started = self.clock.now()
         self.take(self.observer.read(started), started)
 
-    def take(self, reading: Reading, started: datetime, *, seen: Callable[[Frame], None] = lambda _frame: None) -> None:
+    def take(self, reading: Reading, started: datetime, *, seen: Callable[[Frame, Findings], None] = _unseen) -> None:
         """The turn from its reading on: the same for the live daemon and for a replay of history.
 
         Args:
-            seen: told of the frame before anything is concluded from it; a replay learns its nodes so.
+            seen: told of the frame and what was found before anything is concluded; a replay learns its nodes so.
         """
         frame, findings = self.observer.look(reading, self._live())
+        seen(frame, findings)
+        self.conclude(frame, findings)
+        self._pin(frame, findings, reading, started)
+
+    def conclude(self, frame: Frame, findings: Findings) -> None:
+        """From what was found to incidents, plans, questions and runs, whoever has looked."""
         self.knowledge.learn(frame)
-        seen(frame)
         with self.deciding:
             # Read again: runs have gone on while the telemetry was looked at. From here on nobody else changes it.
             before = self._live()
@@ -84,7 +93,6 @@ class Operator:
             for incident in sorted(docket.incidents, key=urgency):
                 self._consider(incident, answers.get(incident.id), docket)
             self.book.save_all(docket.noted)
-        self._pin(frame, findings, reading, started)
 
     def _live(self) -> tuple[Incident, ...]:
         return self.journal.incidents(open_only=True, limit=EVERY)

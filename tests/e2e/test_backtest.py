@@ -61,7 +61,8 @@ def filled(programs: Programs, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A deployment in its folder, and the Prometheus that it reads."""
     folder = tmp_path_factory.mktemp("backtest")
     programs = require("prometheus")
     with RunningPrometheus(programs, blocks=filled(programs, folder)) as prometheus:
@@ -71,12 +72,31 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             **{name: {"path": str(ROOT / name)} for name in ("detectors", "models", "playbooks")},
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
-        end = START + timedelta(minutes=MINUTES) - STEP
-        span = ("--start", START.isoformat(), "--end", end.isoformat(), "--step", "15s")
-        done = run_healer("backtest", *span, "--json", "--config", str(folder / "config.yaml"))
+        yield folder
+
+
+def replay(site: Path, *arguments: str, end: datetime) -> str:
+    """What `healer backtest` prints."""
+    span = ("--start", START.isoformat(), "--end", end.isoformat(), "--step", "15s")
+    done = run_healer("backtest", *span, *arguments, "--config", str(site / "config.yaml"))
     assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def report(site: Path) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(replay(site, "--json", end=START + timedelta(minutes=MINUTES) - STEP))
     return answer
+
+
+def changed(site: Path, name: str, before: str, after: str) -> str:
+    """The path of a drain-node.yaml that is not deployed, in a folder of its own."""
+    text = (ROOT / "playbooks" / "drain-node.yaml").read_text()
+    assert before in text
+    folder = site / name
+    folder.mkdir()
+    (folder / "drain-node.yaml").write_text(text.replace(before, after))
+    return str(folder)
 
 
 def opened_after_s(incident: dict[str, Any]) -> float:
@@ -124,3 +144,37 @@ def test_the_report_says_what_it_rests_on(report: dict[str, Any]) -> None:
     stats = report["stats"]
     assert (stats["gpus"], stats["ticks"]) == (16, 48)
     assert stats["samples"] > 48 * 16 * 20
+
+
+@pytest.mark.prometheus
+def test_a_changed_playbook_is_told_with_what_it_would_have_done_otherwise_and_when(site: Path) -> None:
+    folder = changed(site, "unasked", 'when: "true"', 'when: "false"')
+    end = START + timedelta(minutes=4)
+    answer = json.loads(replay(site, "--playbooks", folder, "--answer-after", "1m", "--json", end=end))
+    (difference,) = answer["differences"]
+    assert difference["component"]["node"] == "gpu-001"
+    sides = [difference[side] for side in ("deployed", "changed")]
+    assert [side["plan"]["needs_approval"] for side in sides] == [True, False]
+    assert [(side["plan"]["playbook"], side["plan"]["verdict"]) for side in sides] == [("drain-node", None)] * 2
+    (asked,), (cordoned, sooner) = (
+        [moment["at"] for side in sides for moment in side["moments"] if moment["what"].startswith(what)]
+        for what in ("asks: ", "cordon gpu-001")
+    )
+    assert asked == sooner == difference["opened_at"]
+    assert datetime.fromisoformat(cordoned) - datetime.fromisoformat(asked) == timedelta(minutes=1)
+    comparison = answer["stats"]["comparison"]
+    assert (comparison["mode"], comparison["answer_after"]) == ("act", "1m")
+    assert answer["incidents"][0]["state"] == "open"
+    shown = replay(site, "--playbooks", folder, "--answer-after", "1m", end=end)
+    (row,) = [line.split() for line in shown.splitlines() if line.startswith("drain-node ")]
+    assert row[1:6] == ["1", "1", ">", "0", "1"]
+    assert "1 incident would have gone another way" in shown
+    assert "changed   03-01 03:02:15 starts: drain-node on node gpu-001: cordon gpu-001\n" in shown
+
+
+@pytest.mark.prometheus
+def test_a_change_that_changes_nothing_is_said_to(site: Path) -> None:
+    file = Path(changed(site, "worded", "description: Take", "description: Please take")) / "drain-node.yaml"
+    shown = replay(site, "--playbooks", str(file), "--mode", "recommend", end=START + timedelta(minutes=3))
+    assert shown.endswith("\nno incident would have gone another way\n")
+    assert "mode recommend, and on-call says yes at once" in shown

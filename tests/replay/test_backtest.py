@@ -18,11 +18,11 @@ from healer.domain.component import Component
 from healer.domain.reading import Reading
 from healer.domain.verdict import Mode
 from healer.errors import Unavailable
-from healer.rehearsal.virtual import START, FleetTelemetry
+from healer.rehearsal.virtual import START
 from healer.runtime.backtest import Report, backtest
 from healer.sim.faults import Fault, FaultKind
-from healer.sim.fleet import SimulatedFleet
 from healer.verb import Action, Proposal, World
+from tests.replay.simulated_history import SimulatedHistory
 from tests.virtual_site import site_config, site_content
 
 STEP = timedelta(seconds=10)
@@ -32,24 +32,6 @@ FAULTS = (
     Fault(FaultKind.UNCORRECTABLE_ECC, 60, node="gpu-002", gpu=1),
     Fault(FaultKind.LOAD_SURGE, 120, rack="rack-2", duration_s=60),
 )
-
-
-class SimulatedHistory:
-    """Implements `healer.ports.TelemetryHistory` over a fleet that lives again for every replay."""
-
-    def __init__(self, *faults: Fault) -> None:
-        self._faults = faults
-
-    def replay(self, start: datetime, end: datetime, step: timedelta) -> Iterator[Reading]:
-        fleet = SimulatedFleet(racks=2, nodes=4, gpus=2, seed=3, faults=self._faults)
-        telemetry = FleetTelemetry(fleet)
-        at = start
-        while at <= end:
-            yield replace(telemetry.read(at), warnings=("a store was not asked",) if at == start else ())
-            fleet.advance(step.total_seconds())
-            at += step
-        limits = fleet.read("gpu-004").state.limit_w.tolist()
-        assert limits == [700.0, 700.0]
 
 
 @pytest.fixture
@@ -75,6 +57,7 @@ def test_the_report_has_the_keys_that_are_contracted(config: Config) -> None:
     assert {"samples", "gpus", "ticks", "wall_s"} <= report["stats"].keys()
     assert (report["stats"]["gpus"], report["stats"]["ticks"]) == (8, 31)
     assert report["stats"]["warnings"] == ["a store was not asked"]
+    assert (report["stats"]["comparison"], report["differences"]) == (None, [])
     contracted = {"failure_mode", "component", "opened_at", "resolved_at", "severity", "score", "reasons", "evidence"}
     for incident in report["incidents"]:
         assert contracted | {"culprit", "plan"} <= incident.keys()

@@ -235,6 +235,23 @@ def test_a_backtest_over_no_time_at_all_is_a_usage_error(
     assert says in ended.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--mode", "act"), "say how changed playbooks are compared: give --playbooks"),
+        (("--answer-after", "5m"), "say how changed playbooks are compared: give --playbooks"),
+        (("--playbooks", "gone.yaml"), "'gone.yaml' does not exist"),
+        (("--playbooks", "."), "there is no *.yaml in ."),
+        (("--playbooks", ".", "--mode", "observe"), "'observe' is not one of"),
+    ],
+    ids=["a mode alone", "an answer alone", "no such file", "an empty folder", "observe"],
+)
+def test_a_comparison_with_nothing_is_a_usage_error(healer: Healer, arguments: tuple[str, ...], says: str) -> None:
+    ended = healer("backtest", "--start", START, "--end", END, *arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert says in ended.err
+
+
 def test_a_backtest_whose_history_does_not_answer_ends_with_1(healer: Healer, tmp_path: Path) -> None:
     config = _config(tmp_path, f"telemetry: {{prometheus: {{url: 'http://127.0.0.1:{_free_port()}', timeout: 1s}}}}\n")
     ended = healer("backtest", "--start", START, "--end", END, "--config", config)

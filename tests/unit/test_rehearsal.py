@@ -98,6 +98,8 @@ def test_the_order_of_effects_counts(config: Config) -> None:
     ("test", "expected"),
     [
         ("answer: deny", "{asked: true, run: none, incident: escalated, says: denied by}"),
+        ("answer_after: 6m", "{asked: true, run: none, says: nobody answered}"),
+        ("answer_after: 4m", "{asked: true, run: succeeded}"),
         ("answer: nobody", "{asked: true, run: none, incident: escalated, says: nobody answered}"),
         ("mode: observe", "{asked: false, run: none, effects: [], says: mode is observe}"),
         ("params: {why: other}", "{run: succeeded}"),
