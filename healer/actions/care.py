@@ -48,7 +48,7 @@ class Reset:
             return Proposal(blockers=(f"the driver of {node} does not list {target}: only a reboot may bring it back",))
         used = f"{use.processes} processes use {target} now, and have to end first"
         return Proposal(
-            effects=(Effect("reset", f"{node}/{use.gpu}", use.uuid, takes_out=node),),
+            effects=(Effect("reset", f"{node}/{use.gpu}", use.uuid, takes_out=node, interrupts=True),),
             impediments=(used,) if use.processes else (),
         )
 
@@ -90,7 +90,9 @@ class Reboot:
         silent = _silent(node, world)
         left = working(world.cluster.workloads(node))
         there = (f"{len(left)} workloads are on {node} now, and have to be gone first",) if left else ()
-        return Proposal(effects=(Effect("reboot", node, takes_out=node),), impediments=(*silent, *there))
+        return Proposal(
+            effects=(Effect("reboot", node, takes_out=node, interrupts=True),), impediments=(*silent, *there)
+        )
 
     def run(self, arguments: _Nothing, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         node, key = node_of(target), key_of(ledger)

@@ -28,6 +28,7 @@ from healer.policy.budget import DisruptionBudget
 from healer.schema import format_duration
 from healer.verb import Verbs
 
+_NODE = Component(ComponentKind.NODE, rack="rack-1", node="gpu-001")
 _SOME_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -46,18 +47,25 @@ class Remark:
 
 
 def lint(
-    playbook: Playbook, verbs: Verbs, *, before: Sequence[Playbook] = (), budgets: Mapping[str, DisruptionBudget]
+    playbook: Playbook,
+    verbs: Verbs,
+    *,
+    before: Sequence[Playbook] = (),
+    budgets: Mapping[str, DisruptionBudget],
+    is_part: bool = False,
 ) -> tuple[Remark, ...]:
     """Of a playbook that is valid: its verbs and their arguments were checked when it was loaded.
 
     Args:
         before: the playbooks that are asked first.
         budgets: by their key in config.yaml.
+        is_part: it only ever stands in other playbooks, and there the order of all steps is judged.
     """
     linter = _Linter(playbook, verbs)
     linter.match(before)
     linter.steps()
-    linter.order()
+    if not is_part:
+        linter.order()
     linter.approval()
     linter.limits(budgets)
     linter.rates()
@@ -100,7 +108,8 @@ class _Linter:
                 self._error(path, "is true of no incident of these failure modes: the playbook never runs")
             self.samples = met or self.samples
         for other in before:
-            covers = self.playbook.failure_modes <= other.failure_modes and other.condition is None
+            modes = self.playbook.failure_modes
+            covers = bool(modes) and modes <= other.failure_modes and other.condition is None
             if covers and other.hold <= self.playbook.hold:
                 text = f"{other.name} answers all of these first, without a condition: the playbook never runs"
                 self._error(("match", "failure_modes"), text, "give one of them an if, or disable it")
@@ -255,9 +264,10 @@ def _samples(playbook: Playbook) -> Iterator[_Sample]:
         sites,
     )
     for mode, health, basis, score, means in kinds:
-        finding = Finding(mode, _somewhere(mode), health, score, "a reason", basis=basis)
-        incident = Incident.opened(finding, _SOME_TIME)
-        yield _Sample(incident, variables_of(incident, playbook.params, means), means)
+        for culprit in (_NODE, None) if mode.startswith(("Job", "Rack")) else (None,):
+            finding = Finding(mode, _somewhere(mode), health, score, "a reason", basis=basis, culprit=culprit)
+            incident = Incident.opened(finding, _SOME_TIME)
+            yield _Sample(incident, variables_of(incident, playbook.params, means), means)
 
 
 def _every_site() -> tuple[Means, ...]:
@@ -279,7 +289,7 @@ def _somewhere(mode: FailureMode) -> Component:
     if mode.startswith("Job"):
         return Component(ComponentKind.JOB, job="default/Job/train")
     if mode.startswith(("Node", "Fabric", "Telemetry")):
-        return Component(ComponentKind.NODE, rack="rack-1", node="gpu-001")
+        return _NODE
     return Component(ComponentKind.GPU, rack="rack-1", node="gpu-001", gpu="0", uuid="GPU-0", job="default/Job/train")
 
 
@@ -288,4 +298,6 @@ def _named(sample: _Sample) -> str:
     health = incident.health.name.lower()
     lacks = [name for name, there in asdict(sample.means).items() if not there]
     where = f", at a site without {' and '.join(lacks)}" if lacks else ""
-    return f"a {incident.failure_mode} that is {health}, by a {incident.basis}, with score {incident.score:g}{where}"
+    blamed = f", {incident.culprit} to blame" if incident.culprit is not None else ""
+    said = f"a {incident.failure_mode} that is {health}, by a {incident.basis}, with score {incident.score:g}"
+    return f"{said}{blamed}{where}"

@@ -103,7 +103,7 @@ class Drain:
             by_owner[workload.stable_name].append(workload)
         return Proposal(
             effects=tuple(
-                Effect("evict", owner, _described(members), takes_out=node)
+                Effect("evict", owner, _described(members), takes_out=node, interrupts=True)
                 for owner, members in sorted(by_owner.items())
             ),
             impediments=tuple(

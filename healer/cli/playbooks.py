@@ -18,6 +18,7 @@ from healer.cli.journals import journal_or_none
 from healer.cli.options import config_option, find_config, json_option, one_line
 from healer.cli.playbook_files import chosen_playbooks, problem_json, valid_playbook
 from healer.cli.scaffold import scaffold
+from healer.content.nesting import is_part
 from healer.content.playbooks import turn_of
 from healer.documents import parse_document
 from healer.domain.component import Component
@@ -92,7 +93,13 @@ def lint_playbooks(names: tuple[str, ...], config_path: Path | None, *, strict: 
     remarks = [
         remark
         for each in chosen
-        for remark in lint(each, verbs, before=_before(each, deployed), budgets=budgets_of(config))
+        for remark in lint(
+            each,
+            verbs,
+            before=_before(each, deployed),
+            budgets=budgets_of(config),
+            is_part=is_part(each, deployed),
+        )
     ]
     if as_json:
         click.echo(json.dumps([_remark(remark) for remark in remarks], indent=2))

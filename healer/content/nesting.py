@@ -7,7 +7,7 @@ and no edit of the inner playbook reaches it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from healer.documents import nearest, parse_document
@@ -29,6 +29,11 @@ def nesting_problems(playbooks: Mapping[str, Playbook], disabled: Collection[str
         if playbook.name not in disabled
         for problem in _objections(playbook, playbooks, disabled)
     ]
+
+
+def is_part(playbook: Playbook, deployed: Iterable[Playbook]) -> bool:
+    """Whether it only ever stands in other playbooks: it answers nothing, and no ladder leads to it."""
+    return not playbook.failure_modes and all(other.otherwise != playbook.name for other in deployed)
 
 
 def _joined(playbook: Playbook, others: Mapping[str, Playbook]) -> Playbook:

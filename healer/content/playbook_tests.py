@@ -59,6 +59,7 @@ class Told(Section):
     """A finding that stands in the test, so that no detector has to make it.
 
     Attributes:
+        culprit: the node that is to blame, if one is.
         lasts: after that it is reported to be over; None for as long as the test goes on.
     """
 
@@ -71,6 +72,7 @@ class Told(Section):
     score: Annotated[float, Field(ge=0, le=1)] = 1.0
     basis: Basis = Basis.RULE
     reason: str = "as told by the test"
+    culprit: str | None = None
     at: Delay = timedelta(0)
     lasts: Duration | None = None
 
@@ -111,6 +113,7 @@ class Deed(StrEnum):
     EXPORTER_UP = "exporter_up"
     AGENT_DOWN = "agent_down"  # the node's agent
     AGENT_UP = "agent_up"
+    GPUS_IDLE = "gpus_idle"  # of the node, whatever runs there
     LIMIT = "limit"  # a person gives the node's GPUs the lowest power limit that they take
     SUSPEND = "suspend"  # a job, by a person
     RESUME = "resume"  # a job, by a person

@@ -38,6 +38,7 @@ class FailureMode(StrEnum):
     JOB_STRAGGLER = "JobStraggler"
     TELEMETRY_LOST = "TelemetryLost"
     NODE_UNREACHABLE = "NodeUnreachable"
+    GPU_FAILURE_PREDICTED = "GpuFailurePredicted"
     GPU_ANOMALY = "GpuAnomaly"
 
 

@@ -24,7 +24,7 @@ class Effect:
         detail: for the reader: the pods of the moment, the watts. Not part of the digest.
         takes_out: the node that leaves service by it; budgets count these.
         harmless: no work is lost if it was done for nothing: a ticket, an exporter that starts again.
-        interrupts: work is lost by it, although no node leaves service.
+        interrupts: work is moved or lost by it.
     """
 
     verb: str
@@ -117,9 +117,14 @@ class Plan:
         return frozenset(effect.takes_out for effect in self.effects if effect.takes_out is not None)
 
     @property
+    def interrupts(self) -> bool:
+        """Whether work is moved or lost."""
+        return any(effect.interrupts for effect in self.effects)
+
+    @property
     def disrupts(self) -> bool:
-        """Whether a node leaves service, or work is lost."""
-        return bool(self.takes_out) or any(effect.interrupts for effect in self.effects)
+        """Whether a node leaves service, or work is moved or lost."""
+        return bool(self.takes_out) or self.interrupts
 
     @property
     def harmless(self) -> bool:

@@ -116,10 +116,14 @@ def _breaker(plan: Plan, situation: Situation) -> Verdict | None:
 
 
 def _basis(plan: Plan, situation: Situation) -> Verdict | None:
-    if situation.basis is Basis.RULE or not plan.disrupts:
+    if situation.basis is Basis.RULE:
         return None
-    what = "take a node out of service" if plan.takes_out else "interrupt work"
-    return Verdict(Guard.BASIS, f"a learnt score alone may not {what}", "a rule finds the same")
+    if plan.interrupts:
+        return Verdict(Guard.BASIS, "a learnt score alone may not move or interrupt work", "a rule finds the same")
+    if plan.takes_out and not plan.needs_approval:
+        message = "a learnt score alone takes no node out of service unasked"
+        return Verdict(Guard.BASIS, message, "a rule finds the same, or the playbook asks")
+    return None
 
 
 def _witness(plan: Plan, situation: Situation) -> Verdict | None:

@@ -153,6 +153,7 @@ def _places(test: PlaybookTest, layout: Layout) -> Iterator[tuple[KeyPath, str |
         yield ("expect", "nodes", node), node, layout.nodes
     if test.incident is not None:
         yield ("incident", "node"), test.incident.node, layout.nodes
+        yield ("incident", "culprit"), test.incident.culprit, layout.nodes
         yield ("incident", "rack"), test.incident.rack, layout.racks
 
 

@@ -60,6 +60,8 @@ class _Told:
         if told.gpu is not None and told.node is not None:
             component = replace(component, uuid=layout.uuids[layout.gpu_index(told.node, told.gpu)])
         self._component = component
+        at = told.culprit
+        self._culprit = None if at is None else Component(ComponentKind.NODE, rack=layout.rack_of(at), node=at)
 
     def findings(self, frame: Frame, now: datetime) -> Findings:
         told, since = self._told, now - START
@@ -76,6 +78,7 @@ class _Told:
             score=told.score,
             reason=told.reason,
             basis=told.basis,
+            culprit=self._culprit,
         )
         return Findings((finding,), reports=(Report(told.failure_mode, finding.component, finding.health),))
 
@@ -253,6 +256,7 @@ class Stage:
             Deed.EXPORTER_UP: lambda: self.telemetry.silent.discard(node),
             Deed.AGENT_DOWN: lambda: self.power.silent.add(node),
             Deed.AGENT_UP: lambda: self.power.silent.discard(node),
+            Deed.GPUS_IDLE: lambda: self.fleet.set_idle(node, idle=True),
             Deed.LIMIT: lambda: self.power.limit_by_person(node),
             Deed.BURN_IN_FAILS: lambda: self.care.broken.add(node),
         }

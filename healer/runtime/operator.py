@@ -40,7 +40,7 @@ from healer.runtime.snapshot import Board, TurnFigures
 from healer.schema import format_duration
 
 _LOOKS_AT_A_TIME = 20
-_NOT_MENDED_BY_WAITING = frozenset({Guard.TARGET, Guard.BASIS, Guard.WITNESS, Guard.FRESHNESS})
+_NOT_MENDED_BY_WAITING = frozenset({Guard.TARGET, Guard.BASIS, Guard.WITNESS, Guard.FRESHNESS, Guard.MOMENT})
 _log = structlog.get_logger(__name__)
 
 

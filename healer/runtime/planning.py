@@ -14,7 +14,7 @@ from healer.content.playbooks import lock_named
 from healer.domain.component import Component
 from healer.domain.incident import Incident
 from healer.domain.plan import Plan, PlannedStep
-from healer.domain.playbook import Playbook, Step, given
+from healer.domain.playbook import OnError, Playbook, Step, given
 from healer.domain.verdict import Guard, Mode, Verdict
 from healer.errors import HealerError, Rejected, Unavailable
 from healer.policy.selection import choose_playbook, items_of, target_of
@@ -57,9 +57,10 @@ class Planner:
             return Planned(verdict=Verdict(Guard.TARGET, message, "the topology labels are there; see topology"))
         variables = variables_of(incident, playbook.params, world.means)
         steps = tuple(
-            _bound(step, seen, _items(step, incident, target, world))
+            _bound(step, seen, items)
             for step in playbook.steps
             if (seen := step.sees(variables)) is not None
+            and (items := _items(step, incident, target, world)) is not None
         )
         proposals = [self._proposal(step, part.target, world) for step in steps for part in step.parts(target)]
         plan = Plan(
@@ -105,14 +106,17 @@ def _bound(step: Step, variables: Mapping[str, object], items: tuple[Component, 
     )
 
 
-def _items(step: Step, incident: Incident, target: Component, world: World) -> tuple[Component, ...]:
-    """What the step is done to one by one. Raises Rejected: a step that is done to nothing was not meant."""
+def _items(step: Step, incident: Incident, target: Component, world: World) -> tuple[Component, ...] | None:
+    """What the step is done to one by one; empty if that is the target itself, None if the step may be left out.
+
+    Raises Rejected: a step that is done to nothing was not meant, unless the run goes on without it.
+    """
     if step.for_each is None:
         return ()
     items = items_of(step.for_each, incident, target, world.frame)
-    if not items:
+    if not items and step.on_error is not OnError.GO_ON:
         raise Rejected(f"step {step.id}", f"{target} has no {step.for_each} that is known now")
-    return items
+    return items or None
 
 
 def _asks(playbook: Playbook, variables: Mapping[str, object]) -> bool:

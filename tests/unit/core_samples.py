@@ -99,7 +99,7 @@ def cordon(name: str) -> Effect:
 
 
 def evict(owner: str, *, on: str, pods: str = "") -> Effect:
-    return Effect("evict", owner, pods, takes_out=on)
+    return Effect("evict", owner, pods, takes_out=on, interrupts=True)
 
 
 def cap(name: str = "r1") -> Effect:

@@ -166,8 +166,19 @@ def test_a_learnt_score_alone_takes_no_node_out_of_service_and_interrupts_no_wor
 
 def test_the_verdict_says_what_a_learnt_score_may_not() -> None:
     score = situation(basis=Basis.LEARNT)
-    assert str(first_verdict(DRAIN, score)).startswith("basis: a learnt score alone may not take a node out of service")
-    assert str(first_verdict(RESTART, score)).startswith("basis: a learnt score alone may not interrupt work")
+    assert str(first_verdict(DRAIN, score)).startswith("basis: a learnt score alone may not move or interrupt work")
+    assert str(first_verdict(RESTART, score)).startswith("basis: a learnt score alone may not move or interrupt work")
+
+
+def test_a_learnt_score_alone_may_keep_new_work_away_if_a_person_agrees() -> None:
+    score, quarantine = situation(basis=Basis.LEARNT), plan(cordon("n1"))
+    assert first_verdict(quarantine, score) is None
+    verdict = first_verdict(replace(quarantine, needs_approval=False), score)
+    assert verdict is not None
+    assert (verdict.guard, verdict.message) == (
+        Guard.BASIS,
+        "a learnt score alone takes no node out of service unasked",
+    )
 
 
 # Freshness

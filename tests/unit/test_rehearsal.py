@@ -133,8 +133,8 @@ def test_nothing_is_planned_for_what_is_seen_healthy_by_now(config: Config) -> N
     assert _said(_play(config, f"{told}, {held}, expect: {{asked: false, run: none, incident: resolved}}")) == []
 
 
-def test_a_learnt_finding_may_not_take_a_node_out(config: Config) -> None:
-    told = "incident: {failure_mode: GpuXid, node: gpu-002, basis: learnt}"
+def test_a_learnt_finding_may_not_move_work(config: Config) -> None:
+    told = f"incident: {{failure_mode: GpuXid, node: gpu-002, basis: learnt}}, {WORK}"
     assert (
         _said(_play(config, f"{told}, lasts: 2m, expect: {{asked: false, run: none, says: learnt score alone}}")) == []
     )
