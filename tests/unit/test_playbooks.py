@@ -113,7 +113,7 @@ def test_a_correct_playbook_has_no_problem() -> None:
         (
             "use: node.drain",
             "use: zzz",
-            "drain.yaml:21: steps[1].use: there is no verb 'zzz' (known: exporter.restart, job.restart, node.cordon, node.drain,",
+            "drain.yaml:21: steps[1].use: there is no verb 'zzz' (known: exporter.restart, job.restart, node.cordon,",
         ),
         (
             "at_once: 4",
