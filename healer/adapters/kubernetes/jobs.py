@@ -2,7 +2,8 @@
 
 Suspended, a job loses all its pods at once, and none is made until it is resumed. Who suspended it is kept in an
 annotation, as the owner of a cordon is. Sources: the API types of batch/v1, JobSet, Kubeflow's training operator and
-Trainer, and mpi-operator. KubeRay's RayJob is not among them: which pods are a suspended one's, nothing says reliably.
+Trainer, and mpi-operator. KubeRay's RayJob is not among them: its pods carry the name of its RayCluster, and that goes
+first.
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ class Kind:
     label: str
 
     def change(self, *, suspend: bool) -> dict[str, object]:
-        changed: object = suspend
-        for part in reversed(("spec", *self.suspend)):
+        *above, field = ("spec", *self.suspend)
+        changed: dict[str, object] = {field: suspend}
+        for part in reversed(above):
             changed = {part: changed}
-        assert isinstance(changed, dict)
         return changed
 
 
