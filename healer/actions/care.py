@@ -14,6 +14,7 @@ from healer.actions.operations import (
     check_empty,
     check_out_of_service,
     key_of,
+    let_end,
     newest,
     reported,
     told,
@@ -73,7 +74,7 @@ class Reset:
         return outcome
 
     def undo(self, arguments: _Nothing, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        return Done("a reset cannot be taken back")
+        return let_end(node_of(target), "reset", ledger)
 
 
 class Reboot:
@@ -129,7 +130,7 @@ class Reboot:
         return _booted(node, _boot_of(record.found), ledger.world.care.condition(node), ledger)
 
     def undo(self, arguments: _Nothing, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        return Done("a reboot cannot be taken back")
+        return let_end(node_of(target), "reboot", ledger)
 
 
 class BurnIn:
@@ -168,7 +169,7 @@ class BurnIn:
         return reported(node_of(target), "burn_in", ledger)
 
     def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        return Done("a test leaves nothing behind")
+        return let_end(node_of(target), "burn_in", ledger)
 
 
 class Collect:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from healer.domain.care import CareOrder, CareReport, CareState
 from healer.domain.fleet import Disposition, Workload
 from healer.domain.run import Done, EffectRecord, EffectState, Failed, Outcome, RetryAfter
-from healer.errors import Rejected
+from healer.errors import Rejected, Unavailable
 from healer.verb import Ledger, NotNow
 
 LOOK_AGAIN = timedelta(seconds=5)
@@ -72,6 +72,26 @@ def reported(node: str, prefix: str, ledger: Ledger) -> Outcome:
     if record is None:
         return Failed(f"{prefix} of {node} was never asked for")
     return told(node, ledger.world.care.report(node, record.key.rpartition("/")[2]))
+
+
+def let_end(node: str, prefix: str, ledger: Ledger) -> Outcome:
+    """The undo of what cannot be taken back: it is over before the node may serve again, as far as that can be seen.
+
+    Waited for is no longer than the step itself might have taken: a node that never comes back is a person's.
+    """
+    record = newest(ledger, prefix)
+    if record is None:
+        return Done("nothing was begun")
+    may_take = next((step.timeout for step in ledger.run.plan.steps if step.id == ledger.step_id), timedelta(0))
+    if ledger.world.now - record.intended_at >= may_take:
+        return Done("it cannot be taken back")
+    try:
+        report = ledger.world.care.report(node, record.key.rpartition("/")[2])
+    except Unavailable as error:
+        return RetryAfter(LOOK_AGAIN, f"it may be under way: {error}")
+    if report is not None and report.state is CareState.RUNNING:
+        return RetryAfter(LOOK_AGAIN, f"{prefix} of {node} is still under way, and the node is not given back before")
+    return Done("it is over, and cannot be taken back")
 
 
 def check_out_of_service(node: str, ledger: Ledger) -> None:

@@ -77,12 +77,15 @@ def test_every_signal_that_is_read_is_one_that_some_exporter_offers(content: Con
     assert read <= offered
 
 
-def test_a_playbook_that_takes_a_node_out_asks_first_and_keeps_it_out(content: Content) -> None:
+def test_a_playbook_that_takes_a_node_out_asks_first_and_keeps_it_out_unless_it_has_passed_a_test(
+    content: Content,
+) -> None:
     for playbook in content.playbooks:
         if any(step.use == "node.drain" for step in playbook.steps):
             assert playbook.approval.when({}) is True
-            assert playbook.resolves_when is ResolvesWhen.CONTAINED
-            assert playbook.steps[0].use == "node.cordon"
+            assert (playbook.steps[0].use, playbook.steps[0].on_failure) == ("node.cordon", OnFailure.KEEP)
+            if playbook.resolves_when is not ResolvesWhen.CONTAINED:
+                assert [step.use for step in playbook.steps[-2:]] == ["node.burn_in", "node.uncordon"]
 
 
 @pytest.mark.parametrize("health", [Health.DEGRADED, Health.FAILED])

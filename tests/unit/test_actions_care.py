@@ -13,7 +13,7 @@ from healer.actions.node import Cordon, Uncordon
 from healer.adapters.simulated_cluster import SimulatedCluster, Verb
 from healer.domain.care import CareOrder, CareReport, Operation
 from healer.domain.component import Component, ComponentKind
-from healer.domain.plan import Effect
+from healer.domain.plan import Effect, PlannedStep
 from healer.domain.run import Done, EffectRecord, EffectState, Failed, Outcome, RetryAfter
 from healer.domain.verdict import Guard, Verdict
 from healer.errors import Rejected, Unavailable
@@ -338,8 +338,38 @@ def test_what_was_never_begun_is_never_seen_to_be_done(
     assert says in outcome.detail
 
 
+def undo_test(bench: Bench) -> Outcome:
+    return BURN_IN.undo(TESTING, NODE, bench.ledger("test"))
+
+
+def test_a_node_is_not_given_back_while_its_test_is_under_way_or_may_be(bench: Bench) -> None:
+    step = PlannedStep("test", BURN_IN.name, {}, timeout=timedelta(minutes=10))
+    bench.notes.run = replace(bench.notes.run, plan=plan_of(step, target=NODE))
+    assert undo_test(bench) == Done("nothing was begun")
+    bench.cordon()
+    bench.burn_in()
+    outcome = undo_test(bench)
+    assert isinstance(outcome, RetryAfter)
+    assert "burn_in of gpu-001 is still under way" in outcome.detail
+    bench.care.silent.add(N1)
+    outcome = undo_test(bench)
+    assert isinstance(outcome, RetryAfter)
+    assert "it may be under way: node agent of gpu-001: did not answer" in outcome.detail
+    bench.let_pass(600)
+    assert undo_test(bench) == Done("it cannot be taken back"), "a node that never comes back is a person's"
+
+
+def test_what_is_over_holds_nothing_up(bench: Bench) -> None:
+    step = PlannedStep("test", BURN_IN.name, {}, timeout=timedelta(minutes=10))
+    bench.notes.run = replace(bench.notes.run, plan=plan_of(step, target=NODE))
+    bench.cordon()
+    bench.burn_in()
+    bench.let_pass(121)
+    assert undo_test(bench) == Done("it is over, and cannot be taken back")
+
+
 @pytest.mark.parametrize("verb", [RESET, REBOOT, BURN_IN, COLLECT], ids=lambda verb: verb.name)
-def test_none_of_it_can_be_taken_back(bench: Bench, verb: Reset | Reboot | BurnIn | Collect) -> None:
+def test_the_undo_of_what_was_not_begun_begins_nothing(bench: Bench, verb: Reset | Reboot | BurnIn | Collect) -> None:
     assert isinstance(verb.undo(verb.Arguments(), bench.gpu, bench.ledger()), Done)  # type: ignore[arg-type]
     assert bench.begun() == []
 
