@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -177,8 +178,8 @@ class Book:
         now = self.clock.now()
         self.save(replace(incident, state=IncidentState.OPEN, approval_id=None, changed_at=now, story=why))
 
-    def escalate_question(self, approval: Approval) -> bool:
-        """Note that more people may answer from now on; False if it was answered meanwhile, or noted before."""
+    def escalate_question(self, approval: Approval) -> None:
+        """Note, once, that more people may answer from now on, unless it was answered meanwhile."""
         why = f"open since {approval.asked_at:%H:%M:%S}Z: {progress(approval)}"
 
         def escalated(current: Approval) -> Approval:
@@ -186,14 +187,10 @@ class Book:
                 raise Conflict("approval", f"{current.id} was {current.state} meanwhile")
             return replace(current, escalated=True)
 
-        try:
-            with self.journal.transaction() as write:
-                write.change_approval(approval.id, escalated)
-                detail = {"digest": approval.digest, "to": approval.escalate_to}
-                write.audit(self.clock.now(), "healer", "approval.escalated", approval.id, reason=why, detail=detail)
-        except Conflict:
-            return False
-        return True
+        with suppress(Conflict), self.journal.transaction() as write:
+            write.change_approval(approval.id, escalated)
+            detail = {"digest": approval.digest, "to": approval.escalate_to}
+            write.audit(self.clock.now(), "healer", "approval.escalated", approval.id, reason=why, detail=detail)
 
     def close(self, approval: Approval, state: ApprovalState, why: str) -> bool:
         """Close a question that nobody has answered; False if an answer came in meanwhile, which stands."""

@@ -240,7 +240,9 @@ class Operator:
             self.book.give_up(incident, approval.reason)
 
     def _ask_on(self, incident: Incident, approval: Approval, docket: Docket) -> None:
-        """Nobody is asked about what a person wants left alone; if it outlasts the silence, it is asked anew."""
+        """When it is time, let others answer, too. Nobody is asked about what a person wants left alone: if it outlasts
+        the silence, it is asked anew.
+        """
         silenced = self.knowledge.silenced(incident, docket.claims)
         if silenced is not None:
             self.book.reopen(incident, approval, str(silenced))

@@ -18,7 +18,7 @@ from healer.actions.playbook_schema import document_schema
 from healer.actions.registry import BUILT_IN
 from healer.cli import cli
 from healer.domain.finding import FailureMode
-from healer.errors import HealerError
+from healer.errors import HealerError, InvalidDocument
 from healer.sim.fleet import SimulatedFleet
 from healer.sim.server import FleetServer
 
@@ -129,9 +129,36 @@ def test_the_schema_refuses_what_the_loader_refuses() -> None:
             {"deadline": "soon"},
             {"tests": [{"name": "a", "expect": {"rum": "none"}}]},
             {"mach": {}},
+            {"approval": {"quorum": 0}},
+            {"approval": {"who": []}},
+            {"approval": {"escalate": {"after": "5m"}}},
+            {"approval": {"on_expire": "never"}},
         )
         for change in changes:
             assert [*validator.iter_errors({**document, **change})], change
+
+
+def test_a_group_that_the_deployment_has_not_is_found_by_its_line(deployment: Path) -> None:
+    _healer("new", "xid", "--for", "GpuXid")
+    path = deployment / "playbooks" / "xid.yaml"
+    text = path.read_text()
+    assert text.count("approval:\n") == 1
+    path.write_text(text.replace("approval:\n", "approval:\n  who: [gpu-onkall]\n  quorum: 2\n"))
+    config = deployment / "config.yaml"
+    groups = {"approvers": ["token:a", "token:b"], "groups": {"gpu-oncall": ["token:a", "token:b"]}}
+    config.write_text(config.read_text() + yaml.safe_dump({"approvals": groups}))
+    line = path.read_text().splitlines().index("  who: [gpu-onkall]") + 1
+    for refused in (_healer("lint"), CliRunner().invoke(cli, ["check", str(deployment)])):
+        assert isinstance(refused.exception, InvalidDocument)
+        assert [(problem.file, problem.line) for problem in refused.exception.problems] == [
+            (str(path), line),
+            (str(path), line + 1),
+        ]
+        assert "gpu-onkall is not in approvals.groups of config.yaml (did you mean 'gpu-oncall'?)" in str(
+            refused.exception
+        )
+    path.write_text(path.read_text().replace("onkall", "oncall"))
+    assert _healer("lint").exit_code == 0
 
 
 def test_a_plan_needs_a_component_and_a_fleet(deployment: Path) -> None:
@@ -155,6 +182,13 @@ def test_a_plan_for_a_live_fleet_names_its_effects_and_who_would_speak(deploymen
         path.write_text(path.read_text() + yaml.safe_dump(more))
         command = [sys.executable, "-m", "healer", "playbook", "plan", "cap-rack-power", "--rack", "rack-1"]
         ended = subprocess.run(command, capture_output=True, text=True, check=True)
+        approvals = {"approvers": ["token:a", "token:b"], "groups": {"oncall": ["token:a", "token:b"]}}
+        path.write_text(path.read_text() + yaml.safe_dump({"approvals": approvals}))
+        playbook = deployment / "playbooks" / "cap-rack-power.yaml"
+        asks = '  when: "true"\n  who: [oncall]\n  quorum: 2\n'
+        playbook.write_text(playbook.read_text().replace('  when: "false"\n', asks))
+        asking = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "  a person is asked first: yes: 2 of oncall" in asking.stdout.splitlines()
     title, *lines = ended.stdout.splitlines()
     assert title == "cap-rack-power on a RackPowerOverBudget of rack rack-1:"
     assert lines[0].startswith("  cap power rack rack-1 (4 GPUs on 2 nodes from 700 W to ")
