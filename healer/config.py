@@ -413,7 +413,7 @@ class BreakerSettings(BudgetSettings):
 
     Attributes:
         max_nodes, max_percent, at_least: as of a budget; more nodes than these open the breaker.
-        together: so many nodes of one rack, power feed or leaf switch open it too; 0 for never.
+        together: so many nodes of one rack, power feed, leaf switch or driver open it too; 0 for never.
         within: counted are the nodes of incidents that were opened within this time.
     """
 

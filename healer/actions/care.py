@@ -96,17 +96,18 @@ class Reboot:
         )
 
     def run(self, arguments: _Nothing, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        node, key = node_of(target), key_of(ledger)
+        node = node_of(target)
+        try:
+            condition = ledger.world.care.condition(node)
+            key = key_of(node, "reboot", ledger)
+            report = ledger.world.care.report(node, key)
+        except Unavailable as error:
+            if newest(ledger, "reboot") is not None:
+                return RetryAfter(LOOK_AGAIN, f"{node} is not back yet: {error}")
+            raise
         effect = f"reboot/{node}/{key}"
         record = ledger.record(effect)
         maybe_begun = record is not None and record.state in {EffectState.INTENT, EffectState.DONE}
-        try:
-            condition = ledger.world.care.condition(node)
-            report = ledger.world.care.report(node, key)
-        except Unavailable as error:
-            if maybe_begun:
-                return RetryAfter(LOOK_AGAIN, f"{node} is not back yet: {error}")
-            raise
         before = _boot_of(record.found) if record is not None and maybe_begun else condition.boot_id
         happened = report is not None or condition.boot_id != before
         if not happened:

@@ -16,9 +16,17 @@ from healer.verb import Ledger, NotNow
 LOOK_AGAIN = timedelta(seconds=5)
 
 
-def key_of(ledger: Ledger) -> str:
-    """The agent's name of the operation. A step that is tried again asks for another one."""
-    return f"{ledger.run.id}.{ledger.step_id}.{ledger.run.failures + 1}"
+def key_of(node: str, prefix: str, ledger: Ledger) -> str:
+    """The agent's name of the operation. A step that is tried again asks for another one, unless its last has not failed:
+    of several nodes, another one's may have.
+    """
+    key = f"{ledger.run.id}.{ledger.step_id}.{ledger.run.failures + 1}".replace("/", "-")
+    earlier = newest(ledger, prefix)
+    if earlier is None or earlier.key == f"{prefix}/{node}/{key}":
+        return key
+    last = earlier.key.rpartition("/")[2]
+    report = ledger.world.care.report(node, last)
+    return key if report is None or report.state is CareState.FAILED else last
 
 
 def newest(ledger: Ledger, prefix: str) -> EffectRecord | None:
@@ -36,7 +44,7 @@ def carry_out(
         prefix: of the effect's key.
         before: raises what speaks against beginning it now.
     """
-    care, key = ledger.world.care, key_of(ledger)
+    care, key = ledger.world.care, key_of(node, prefix, ledger)
     effect = f"{prefix}/{node}/{key}"
     # The agent is asked before the intent is written: one that does not answer leaves nothing in doubt.
     report, record = care.report(node, key), ledger.record(effect)

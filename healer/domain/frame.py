@@ -142,6 +142,7 @@ class Frame:
         reset_s: (n_gpus,) seconds since the GPU, or its driver, was last seen to start anew; inf where it was not.
         offered: signal -> (n_gpus,) whether the GPU's exporter ever gave it a value.
         places: by node, the rack, feed, NVLink domain and switch that it belongs to.
+        drivers: by node, the version of its driver, as far as its exporter tells it.
         testimonies: what jobs say of themselves.
         warnings: what the sources said beside the data; a warned answer may be partial.
         scores: model -> (n_gpus,) float64.
@@ -162,6 +163,7 @@ class Frame:
     reset_s: Floats
     offered: Mapping[Signal, Bools] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
+    drivers: Mapping[str, str] = field(default_factory=dict)
     testimonies: tuple[Testimony, ...] = ()
     warnings: tuple[str, ...] = ()
     scores: Mapping[str, Floats] = field(default_factory=dict)

@@ -244,6 +244,10 @@ class Knowledge:
         """What the node has in common with others, as far as it is known."""
         return self._whereabouts.shares_of(node, self._fleet)
 
+    def sizes(self) -> Mapping[str, int]:
+        """By what nodes have in common, how many of the fleet do."""
+        return self._whereabouts.sizes(self._fleet)
+
     def _age_of(self, incident: Incident) -> timedelta | None:
         """How old the newest sample of the incident's own component is; of a GPU that is gone, that of its node, and of
         the heat of a rack, that of its GPUs: it needs no meter.

@@ -104,12 +104,16 @@ class Operator:
             return
         if fleet.problem is not None:
             return  # how many are too many is not known; the guards let nothing act meanwhile
+        demands = tuple(self._demands(docket, answers))
+        if not demands:
+            return
         storm = storm_in(
-            self._demands(docket, answers),
+            demands,
             self.knowledge.rules.breaker,
             fleet=len(fleet.nodes),
             now=self.clock.now(),
             reset_at=None if last is None else last.reset_at,
+            sizes=self.knowledge.sizes(),
         )
         if storm is not None:
             docket.tripped(self.book.trip(storm))

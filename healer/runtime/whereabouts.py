@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -31,8 +31,18 @@ class Whereabouts:
         """What the node has in common with others, as far as it is known."""
         place = NOWHERE if self._frame is None else self._frame.places.get(node, NOWHERE)
         racks = self.grouping(fleet).of_node.get(ScopeKind.RACK, {}).get(node, ())
-        named = (("rack", next(iter(racks), None)), ("feed", place.feed), ("switch", place.switch))
+        driver = None if self._frame is None else self._frame.drivers.get(node)
+        named = (
+            ("rack", next(iter(racks), None)),
+            ("feed", place.feed),
+            ("switch", place.switch),
+            ("driver", driver),
+        )
         return tuple(f"{kind} {name}" for kind, name in named if name is not None)
+
+    def sizes(self, fleet: Fleet) -> Mapping[str, int]:
+        """By what nodes share, how many of the scheduler's nodes do. It walks the fleet."""
+        return Counter(share for node in fleet.nodes for share in self.shares_of(node, fleet))
 
 
 def _grouping(fleet: Fleet, frame: Frame | None) -> Grouping:

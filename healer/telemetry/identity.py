@@ -22,6 +22,8 @@ _UUID_LABELS = ("UUID", "gpu_uuid", "GPU_UUID", "uuid")
 _INDEX_LABELS = ("gpu", "gpu_id")
 # An AMD card has a series ("AMD Instinct MI300X OAM") where it is configured, and always a model (a part number).
 _MODEL_LABELS = ("modelName", "model_name", "card_series", "card_model")
+# dcgm-exporter, whose default counters have it as a label; AMD's exporter.
+_DRIVER_LABELS = ("DCGM_FI_DRIVER_VERSION", "driver_version")
 # NVIDIA's MIG instances, which have a profile ("1g.6gb"); AMD's partitions, which have a type ("cpx").
 _MIG_ID, _MIG_PROFILE = "GPU_I_ID", "GPU_I_PROFILE"
 _PARTITION_ID, _PARTITION_TYPE = "gpu_partition_id", "gpu_compute_partition_type"
@@ -67,6 +69,7 @@ class TopologyRules:
                 *_UUID_LABELS,
                 *_INDEX_LABELS,
                 *_MODEL_LABELS,
+                *_DRIVER_LABELS,
                 _MIG_ID,
                 _MIG_PROFILE,
                 _PARTITION_ID,
@@ -134,6 +137,11 @@ def place_of(labels: Labels, rules: TopologyRules) -> Place:
         nvlink_domain=label_of(labels, rules.nvlink_domain_label),
         switch=label_of(labels, rules.switch_label),
     )
+
+
+def driver_of(labels: Labels) -> str | None:
+    """The version of the driver that the GPU's node runs."""
+    return _first(labels, _DRIVER_LABELS)
 
 
 def target_of(labels: Labels) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from contextlib import suppress
 from datetime import timedelta
+from enum import StrEnum
+from functools import cache
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, settings
@@ -12,11 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from healer.adapters.simulated_cluster import Verb
+from healer.config import BudgetSettings
 from healer.content.expressions import compile_expression
 from healer.domain.approval import ApprovalState, Person
 from healer.domain.fleet import Node
 from healer.domain.incident import IncidentState
 from healer.domain.matcher import matchers_in
+from healer.domain.playbook import Rate
 from healer.domain.run import RunState
 from healer.domain.silence import Silence
 from healer.errors import Conflict, Unavailable
@@ -26,6 +32,24 @@ from tests.virtual_site import ON_CALL, Site, add_training
 
 NODES = tuple(f"gpu-00{number}" for number in range(1, 7))
 MOST_OUT = 2  # of the six nodes of the rack
+# Each pool has a node of each job, so that neither budget does the other's work.
+POOLS = {name: "first" if name < "gpu-004" else "second" for name in NODES}
+JOBS = {name: f"serve-{number % 3}" for number, name in enumerate(NODES)}
+STARTS, AT_ONCE, A_NODE_S = Rate(3, timedelta(minutes=10)), 2, Rate(1, timedelta(minutes=5))
+LIMITS = "limits: {runs: 3, per: 10m, at_once: 2, per_target: {runs: 1, per: 5m}}"
+LOCKS = """locks: ['${incident.component.node < "gpu-003" ? "small-loop" : "large-loop"}']"""
+ONE, AMPLE = BudgetSettings(max_nodes=1), BudgetSettings(max_nodes=100, max_percent=100)
+
+
+class Holds(StrEnum):
+    """What is in the way of draining all that is broken; all else is ample then."""
+
+    RACK = "the budget of the rack"
+    SCOPES = "the budgets of pools and jobs"
+    LIMITS = "limits of the playbook"
+    LOCKS = "locks of the playbook"
+
+
 SOMEBODY = Person("token:somebody", "somebody")
 
 compile_expression("true")  # CEL's parser raises the recursion limit, which hypothesis wants to stay as it is
@@ -45,19 +69,42 @@ RUN_MOVES = {R.RUNNING: {R.UNDOING, R.SUCCEEDED, R.FAILED, R.CANCELLED}, R.UNDOI
 node = st.sampled_from(NODES)
 
 
+@cache
+def playbooks(more: str) -> Path:
+    """The reference playbooks, where the one that drains says this too."""
+    folder = Path(tempfile.mkdtemp(prefix="healer-playbooks-"))
+    atexit.register(shutil.rmtree, folder)
+    for path in sorted((Path(__file__).parents[2] / "playbooks").glob("*.yaml")):
+        said = f"\n{more}\nsteps:\n" if path.name == "drain-node.yaml" else "\nsteps:\n"
+        (folder / path.name).write_text(path.read_text().replace("\nsteps:\n", said, 1))
+    return folder
+
+
 class Fleet(RuleBasedStateMachine):
     """A rack of six nodes that run a training, on-call, a person with kubectl, and healer, which dies now and then."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(holds=st.sampled_from(Holds), broken=st.sets(node, min_size=2))
+    def begin(self, holds: Holds, broken: set[str]) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        self.site = Site(Path(self._folder.name), nodes=len(NODES))
+        self.holds = holds
+        self.site = Site(Path(self._folder.name), nodes=len(NODES), pools=POOLS)
+        if holds is not Holds.RACK:
+            scopes = ONE if holds is Holds.SCOPES else AMPLE
+            budgets = {"fleet": AMPLE, "rack": AMPLE, "pool": scopes, "job": scopes}
+            more = {Holds.LIMITS: LIMITS, Holds.LOCKS: LOCKS}.get(holds, "")
+            self.site.restart(
+                budgets=self.site.config.budgets.model_copy(update=budgets),
+                playbooks=self.site.config.playbooks.model_copy(update={"path": playbooks(more)}),
+            )
         for name in NODES:
             add_training(self.site.cluster, name)
+            self.site.fleet.place_job(name, JOBS[name])
         self.incidents: dict[str, IncidentState] = {}
         self.runs: dict[str, RunState] = {}
         self.by_person: set[str] = set()  # nodes that a person has cordoned, and nobody has uncordoned
         self.site.ticks(2)
+        self.gpus_fail(broken, 0)
+        self.on_call_answers_all(approve=True)
 
     def teardown(self) -> None:
         if hasattr(self, "site"):
@@ -140,7 +187,34 @@ class Fleet(RuleBasedStateMachine):
     @invariant()
     def no_more_nodes_are_out_by_our_hand_than_the_budget_allows(self) -> None:
         out = [name for name in NODES if (seen := self._node(name)).cordoned and seen.cordoned_by is not None]
-        assert len(out) <= MOST_OUT, out
+        match self.holds:
+            case Holds.RACK:
+                assert len(out) <= MOST_OUT, out
+            case Holds.SCOPES:
+                assert len({POOLS[name] for name in out}) == len(out), out
+                assert len({JOBS[name] for name in out}) == len(out), out
+            case Holds.LIMITS | Holds.LOCKS:
+                pass
+
+    @invariant()
+    def no_more_is_started_than_the_limits_allow(self) -> None:
+        if self.holds is not Holds.LIMITS:
+            return
+        runs = [run for run in self.site.journal.runs(limit=10_000) if run.plan.playbook == "drain-node"]
+        assert sum(not run.state.ended for run in runs) <= AT_ONCE
+        for first in runs:
+            since = [run for run in runs if run.started_at >= first.started_at]
+            assert sum(run.started_at < first.started_at + STARTS.per for run in since) <= STARTS.runs
+            here = [run for run in since if run.plan.target == first.plan.target]
+            assert sum(run.started_at < first.started_at + A_NODE_S.per for run in here) <= A_NODE_S.runs
+
+    @invariant()
+    def what_shares_a_lock_never_runs_at_once(self) -> None:
+        active = self.site.journal.runs(active_only=True)
+        locks = [lock for run in active for lock in run.plan.locks]
+        assert len(locks) == len(set(locks)), locks
+        held = self.site.journal.leases()
+        assert all(held[f"lock/{lock}"].run_id == run.id for run in active for lock in run.plan.locks)
 
     @invariant()
     def what_a_person_has_cordoned_stays_theirs(self) -> None:

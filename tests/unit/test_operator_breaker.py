@@ -11,9 +11,11 @@ import pytest
 from healer.config import BreakerSettings
 from healer.domain.incident import IncidentState
 from healer.domain.matcher import matchers_in
+from healer.domain.reading import Labels
 from healer.domain.run import RunState
 from healer.domain.silence import Silence
 from healer.domain.verdict import Guard, Mode
+from healer.rehearsal.virtual import FleetTelemetry
 from healer.sim.faults import Fault, FaultKind
 from tests.virtual_site import ON_CALL, Site, add_training
 
@@ -176,3 +178,39 @@ def test_a_channel_that_is_down_is_told_when_it_is_back(site: Site) -> None:
     site.channel.down = False
     site.ticks(2)
     assert len(site.channel.warned) == 1
+
+
+class RollingOut(FleetTelemetry):
+    """Attributes:
+    updated: nodes that have the new driver already.
+    """
+
+    updated: frozenset[str] = frozenset()
+
+    def _shown(self) -> Iterator[tuple[Labels, str]]:
+        for target, page in super()._shown():
+            yield target, page.replace("570.172.08", "580.65.06") if target.get("node") in self.updated else page
+
+
+@pytest.mark.parametrize("updated", [4, 40], ids=["of a tenth of the fleet", "of all nodes"])
+def test_a_driver_that_is_rolled_out_to_a_part_of_the_fleet_is_the_suspect(tmp_path: Path, updated: int) -> None:
+    """Across racks, and fewer nodes than are a storm by their number alone; what all nodes have explains nothing."""
+    with Site(tmp_path, racks=10, nodes=40, gpus=1) as site:
+        site.telemetry = rolling_out = RollingOut(site.fleet)
+        breaker = BreakerSettings(max_nodes=6, max_percent=100)
+        site.restart(budgets=site.config.budgets.model_copy(update={"breaker": breaker}))
+        sick = tuple(site.fleet.layout.nodes[::10])
+        rolling_out.updated = frozenset(sick if updated == len(sick) else site.fleet.layout.nodes)
+        site.ticks(2)
+        for node in sick:
+            site.fleet.inject(Fault(FaultKind.UNCORRECTABLE_ECC, 0, node=node, gpu=0))
+        site.ticks(3)
+        reasons = [trip.reason for trip in site.journal.trips()]
+        if updated == len(sick):
+            (reason,) = reasons
+            assert reason.startswith("4 nodes of driver 580.65.06 would be taken out of service ")
+            assert "the suspect (4 of the 4 that have it, 0 of the 36 others): " in reason
+            assert site.pending() == ()
+        else:
+            assert reasons == []
+            assert len(site.pending()) == len(sick)

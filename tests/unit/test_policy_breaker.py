@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import pytest
@@ -19,9 +20,15 @@ def demands(*nodes: str, seconds: float = -60, shares: tuple[str, ...] = ()) -> 
     return [Demand(node, after(seconds), shares) for node in nodes]
 
 
-def storm(*asked: list[Demand], fleet: int = 20, reset_at: datetime | None = None) -> Storm | None:
+def storm(
+    *asked: list[Demand],
+    fleet: int = 20,
+    reset_at: datetime | None = None,
+    sizes: Mapping[str, int] | None = None,
+    rule: BreakerRule = RULE,
+) -> Storm | None:
     every = [demand for part in asked for demand in part]
-    return storm_in(every, RULE, fleet=fleet, now=START, reset_at=reset_at)
+    return storm_in(every, rule, fleet=fleet, now=START, reset_at=reset_at, sizes=sizes or {})
 
 
 def test_more_nodes_than_allowed_are_a_storm_and_it_names_them_with_the_figures() -> None:
@@ -63,15 +70,19 @@ def test_what_had_begun_when_a_person_closed_the_breaker_does_not_open_it_again(
     assert storm(known, demands("n5", "n6", "n7", "n8", seconds=-60), reset_at=after(-120)) is not None
 
 
+_ONE_EACH = {f"rack r{number}": 8 for number in range(5)}
+
+
 def test_fewer_nodes_that_share_a_rack_are_a_storm_and_it_says_what_they_share() -> None:
     rule_allows = 1000
     apart = [Demand(f"n{number}", after(-60), (f"rack r{number}",)) for number in range(5)]
     assert storm(apart, fleet=rule_allows) is None
-    found = storm(apart, demands("m1", "m2", "m3", shares=("rack r9", "feed A")), fleet=rule_allows)
+    of_rack = demands("m1", "m2", "m3", shares=("rack r9", "feed A"))
+    found = storm(apart, of_rack, fleet=rule_allows, sizes={"rack r9": 8, "feed A": 64, **_ONE_EACH})
     assert found is not None
     assert found.reason == (
-        "3 nodes of feed A would be taken out of service for what began within 10 minutes,"
-        " what they share is the suspect: m1, m2, m3"
+        "3 nodes of rack r9 would be taken out of service for what began within 10 minutes,"
+        " what they share is the suspect (3 of the 8 that have it, 5 of the 992 others): m1, m2, m3"
     )
 
 
@@ -85,7 +96,67 @@ def test_what_most_nodes_share_is_named() -> None:
 def test_the_common_cause_can_be_left_out() -> None:
     rule = BreakerRule(RULE.nodes, 0, RULE.within)
     of_one_rack = demands("m1", "m2", "m3", shares=("rack r9",))
-    assert storm_in(of_one_rack, rule, fleet=1000, now=START, reset_at=None) is None
+    assert storm(of_one_rack, fleet=1000, rule=rule) is None
+
+
+def sharing(count: int, share: str) -> list[Demand]:
+    """So many nodes that have something in common, each with another rack."""
+    return [Demand(f"{share} {number}", after(-60), (share, f"rack {share} {number}")) for number in range(count)]
+
+
+OLD, NEW = "driver 570.12", "driver 580.65"
+
+
+@pytest.mark.parametrize(
+    ("of_new", "of_old", "size", "suspect"),
+    [
+        (4, 0, 50, True),
+        (4, 0, 250, True),
+        (4, 0, 251, False),
+        (4, 0, 500, False),
+        (2, 0, 50, False),
+        (4, 4, 50, True),
+        (3, 3, 125, True),
+        (3, 4, 125, False),
+        (3, 4, 100, True),
+        (3, 6, 100, False),
+    ],
+    ids=[
+        "a tenth of the fleet has it",
+        "half of the fleet has it",
+        "more than half has it",
+        "everybody has it",
+        "too few",
+        "nine times as often as others",
+        "three times as often as others",
+        "hardly more often than others",
+        "clearly more often, though more others fail",
+        "not clearly more often",
+    ],
+)
+def test_what_nodes_share_is_the_suspect_only_if_it_tells_them_from_others(
+    of_new: int,
+    of_old: int,
+    size: int,
+    suspect: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    sizes = {NEW: size, OLD: 500 - size}
+    found = storm(sharing(of_new, NEW), sharing(of_old, OLD), fleet=500, sizes=sizes)
+    assert (found is not None) is suspect
+    assert found is None or f"of {NEW} would be taken out" in found.reason
+
+
+def test_of_what_explains_as_many_nodes_that_is_named_which_fewer_others_have() -> None:
+    both = demands("m1", "m2", "m3", shares=(NEW, "rack r9"))
+    found = storm(both, fleet=500, sizes={NEW: 50, "rack r9": 8})
+    assert found is not None
+    assert "3 nodes of rack r9 " in found.reason
+
+
+def test_a_share_of_unknown_size_is_taken_for_as_small_as_what_was_seen_of_it() -> None:
+    found = storm(demands("m1", "m2", "m3", shares=("switch s1",)), fleet=500)
+    assert found is not None
+    assert "3 of the 3 that have it, 0 of the 497 others" in found.reason
 
 
 @given(
@@ -99,6 +170,6 @@ def test_more_demand_never_closes_what_less_has_opened(
     every = [Demand(f"n{node}", after(seconds)) for node, seconds in wanted]
     reset_at = None if reset is None else after(reset)
     for count in range(len(every)):
-        fewer = storm_in(every[:count], RULE, fleet=fleet, now=START, reset_at=reset_at)
-        more = storm_in(every[: count + 1], RULE, fleet=fleet, now=START, reset_at=reset_at)
+        fewer = storm(every[:count], fleet=fleet, reset_at=reset_at)
+        more = storm(every[: count + 1], fleet=fleet, reset_at=reset_at)
         assert fewer is None or (more is not None and set(fewer.nodes) <= set(more.nodes))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,3 +155,22 @@ def test_a_window_over_lasting_label_sets_says_the_same_as_one_that_resolves_the
         assert frame.gpus.components == other.gpus.components
         assert frame.gpus.rows == other.gpus.rows
         np.testing.assert_array_equal(frame.presence, other.presence)
+
+
+@pytest.mark.parametrize("label", ["DCGM_FI_DRIVER_VERSION", "driver_version", "exported_driver_version"])
+def test_the_driver_of_a_node_is_what_its_gpus_exporter_says_newest(label: str) -> None:
+    watch = Watch()
+    other = {"Hostname": "n2"}
+    before = watch.see(labels("A", **{label: "570.12"}), labels("B", **other))
+    assert before.drivers == {"n1": "570.12"}
+    rolled_out = watch.see(labels("A", **{label: "580.65"}), labels("B", **{label: "570.12"}, **other))
+    assert rolled_out.drivers == {"n1": "580.65", "n2": "570.12"}
+    assert before.drivers == {"n1": "570.12"}, "a frame stays as it was"
+    assert watch.see(labels("A"), labels("B", **other)).drivers == rolled_out.drivers
+
+
+def test_the_driver_of_a_node_that_is_forgotten_is_forgotten() -> None:
+    watch = Watch(forget_after=timedelta(seconds=40))
+    watch.see(labels("A", DCGM_FI_DRIVER_VERSION="570.12"), labels("B", Hostname="n2"))
+    later = [watch.see(labels("B", Hostname="n2")) for _ in range(3)]
+    assert [frame.drivers for frame in later][-1] == {}

@@ -71,9 +71,11 @@ def test_it_is_made_anew_when_the_scheduler_or_the_telemetry_speaks_anew_and_not
 def test_what_a_node_shares_with_others_is_named_for_the_breaker() -> None:
     whereabouts = Whereabouts()
     assert whereabouts.shares_of("n1", FLEET) == ()
-    whereabouts.learn(frame_of([gpu("A", "n1")], places={"n1": Place("r1", "A", "nv1", "s1"), "n2": Place(feed="A")}))
-    assert whereabouts.shares_of("n1", FLEET) == ("rack r1", "feed A", "switch s1")
+    places = {"n1": Place("r1", "A", "nv1", "s1"), "n2": Place(feed="A"), "gone": Place(feed="A")}
+    whereabouts.learn(frame_of([gpu("A", "n1")], places=places, drivers={"n1": "570.12"}))
+    assert whereabouts.shares_of("n1", FLEET) == ("rack r1", "feed A", "switch s1", "driver 570.12")
     assert whereabouts.shares_of("n2", FLEET) == ("feed A",)
+    assert whereabouts.sizes(FLEET) == {"rack r1": 1, "feed A": 2, "switch s1": 1, "driver 570.12": 1}
 
 
 def test_of_one_job_s_nodes_one_is_asked_about_while_the_other_keeps_its_work(tmp_path: Path) -> None:

@@ -18,7 +18,16 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.reading import Labels
 from healer.domain.topology import NOWHERE, Place, Topology, spoken_as
 from healer.telemetry.catalogue.spelling import label_of
-from healer.telemetry.identity import TopologyRules, gpu_of, is_of_another_part, model_of, place_of, pod_of, target_of
+from healer.telemetry.identity import (
+    TopologyRules,
+    driver_of,
+    gpu_of,
+    is_of_another_part,
+    model_of,
+    place_of,
+    pod_of,
+    target_of,
+)
 
 NO_GPU = -1  # in place of a row: the label set names none, and should
 _FEWEST_FORGOTTEN = 1000
@@ -62,6 +71,8 @@ class Roster:
         self._labels: dict[str, Ints] = {}
         self._codes: dict[str, Floats] = {}
         self._labelled: dict[str, Place] = {}
+        self._drivers: dict[str, str] = {}
+        self._drivers_told: Mapping[str, str] | None = None
         self._topology = self._spoken = Topology()
         self._described = 0  # how many rows there were when the topology was looked at
         self._axis: GpuAxis | None = None
@@ -171,6 +182,12 @@ class Roster:
             self._places = {node: self._place(node) for node in nodes}
         return self._places
 
+    def drivers(self) -> Mapping[str, str]:
+        """By node, the version of its driver, as far as labels say it."""
+        if self._drivers_told is None:
+            self._drivers_told = dict(self._drivers)
+        return self._drivers_told
+
     def keep(self, rows: Ints) -> None:
         """Only these rows, in this order."""
         picked = rows.tolist()
@@ -184,7 +201,8 @@ class Roster:
         self._rows = {component.key: row for row, component in enumerate(self._components)}
         nodes = {component.node for component in self._components}
         self._labelled = {node: place for node, place in self._labelled.items() if node in nodes}
-        self._axis = self._groups = self._places = None
+        self._drivers = {node: driver for node, driver in self._drivers.items() if node in nodes}
+        self._axis = self._groups = self._places = self._drivers_told = None
         self._sets = ()  # a label set whose row is gone gets a new one when it comes back
 
     def _row(self, labels: Labels) -> int:
@@ -287,6 +305,9 @@ class Roster:
             place = place_of(labels, self._rules).or_else(place)
         if place != self._labelled.get(node):
             self._labelled[node], self._places = place, None
+        driver = next((said for labels in sets if (said := driver_of(labels))), None)
+        if driver is not None and driver != self._drivers.get(node):
+            self._drivers[node], self._drivers_told = driver, None
 
     def _place(self, node: str | None) -> Place:
         return NOWHERE if node is None else self._spoken.place(node).or_else(self._labelled.get(node, NOWHERE))

@@ -249,6 +249,7 @@ class Window:
             reset_s=self._anew.ago_s(at_s),
             offered=dict(self._offered),
             places=self._roster.places(),
+            drivers=self._roster.drivers(),
             testimonies=testimonies,
             warnings=warnings,
         )
