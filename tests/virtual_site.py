@@ -22,7 +22,7 @@ from healer.domain.incident import Incident
 from healer.domain.ticket import Ticket
 from healer.domain.verdict import Mode
 from healer.errors import Unavailable
-from healer.ports import Eviction, Transaction
+from healer.ports import Eviction, Notices, Transaction
 from healer.rehearsal.virtual import FleetPower, FleetTelemetry, HeldTickets, VirtualClock
 from healer.runtime.knowledge import Outside
 from healer.runtime.operator import Operator
@@ -155,6 +155,7 @@ class Site:
         gpus: int = 2,
         budget_w: float = 1e6,
         fuse: Fuse | None = None,
+        notices: Notices | None = None,
     ) -> None:
         self.clock = VirtualClock()
         self.fleet = SimulatedFleet(racks=racks, nodes=nodes, gpus=gpus, seed=3)
@@ -171,6 +172,7 @@ class Site:
         self.tickets = FusedTickets()
         self.fuse = fuse or Fuse()
         self.power.fuse = self.cluster.fuse = self.tickets.fuse = self.fuse
+        self.notices = notices
         self.config = site_config(folder, budget_w=budget_w)
         self._started = 0
         self.start()
@@ -184,7 +186,12 @@ class Site:
             self.config,
             content=site_content(self.config.model_dump_json(include={"detectors", "models", "playbooks"})),
             outside=Outside(
-                self.telemetry, cluster=self.cluster, power=self.power, tickets=self.tickets, channel=self.channel
+                self.telemetry,
+                cluster=self.cluster,
+                power=self.power,
+                tickets=self.tickets,
+                channel=self.channel,
+                notices=self.notices,
             ),
             journal=self.journal,
             board=self.board,
@@ -255,7 +262,10 @@ def site_config(folder: Path, *, budget_w: float) -> Config:
                 "settings": {"rack_power": {"window_s": 15.0}},
             },
             "models": {"path": _ROOT / "models", "disabled": ["gpu_anomaly"]},
-            "playbooks": {"path": _ROOT / "playbooks", "params": {"cap-rack-power": {"lasting": "20s"}}},
+            "playbooks": {
+                "path": _ROOT / "playbooks",
+                "params": {"cap-rack-power": {"lasting": "20s"}, "cool-rack": {"lasting": "30s"}},
+            },
             "budgets": {
                 "fleet": {"max_percent": 50},
                 "rack": {"max_percent": 50, "max_nodes": 2},

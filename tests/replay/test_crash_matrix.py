@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,13 @@ import pytest
 from healer.adapters.journal.sql import SqlJournal
 from healer.adapters.simulated_cluster import Verb
 from healer.domain.approval import ApprovalState
+from healer.domain.component import Component, ComponentKind
+from healer.domain.finding import FailureMode, Finding, Findings, Health, Report
+from healer.domain.frame import Frame
 from healer.domain.incident import IncidentState
 from healer.domain.run import EffectState, RunState
 from healer.policy.audit_chain import first_broken_link
+from healer.rehearsal.virtual import START
 from healer.sim.faults import Fault, FaultKind
 from tests.virtual_site import ON_CALL, Crash, Fuse, Site, add_training
 
@@ -58,6 +63,27 @@ def blind_for_ever_site(folder: Path, fuse: Fuse) -> Site:
     """The same, and starting it anew does not help."""
     site = blind_site(folder, fuse)
     site.cluster.add_workload("DaemonSet/helpless", node=SICK)
+    return site
+
+
+class CoolingAlarm:
+    """Implements `healer.ports.Notices`: the cooling unit of a rack is out for some minutes, and says so."""
+
+    def findings(self, frame: Frame, now: datetime) -> Findings:  # noqa: ARG002
+        out = now - START < timedelta(minutes=4)
+        where, mode = Component(ComponentKind.RACK, rack="rack-1"), FailureMode.RACK_COOLING_DEGRADED
+        report = Report(mode, where, Health.FAILED if out else Health.HEALTHY)
+        finding = Finding(mode, where, Health.FAILED, 1.0, "the cooling unit is out")
+        return Findings((finding,) if out else (), reports=(report,))
+
+    def warnings(self, now: datetime) -> tuple[str, ...]:  # noqa: ARG002
+        return ()
+
+
+def hot_site(folder: Path, fuse: Fuse) -> Site:
+    """A rack has lost its cooling, and has no meter."""
+    site = Site(folder, nodes=2, gpus=1, fuse=fuse, notices=CoolingAlarm())
+    site.telemetry.metered = False
     return site
 
 
@@ -150,6 +176,17 @@ def assert_handed_over_once(site: Site) -> None:
     assert first_broken_link(site.journal.audit_log(limit=10_000)) is None
 
 
+def assert_cooled_and_restored(site: Site) -> None:
+    """Limited alike, with one ticket, and put back."""
+    assert_ended(site, IncidentState.RESOLVED, RunState.SUCCEEDED)
+    assert site.journal.approvals() == ()
+    assert site.limits_w() == {700.0}
+    assert {watts for _, limits in site.power.asked for watts in limits.values()} == {420.0}
+    assert {node for node, limits in site.power.asked if limits} == {*site.fleet.layout.nodes}
+    assert site.cluster.effects == ()
+    assert len(site.tickets.opened) == 1
+
+
 def crash_points(
     folder: Path, make: MakeSite, check: Check, *, seconds: float, since: str = ""
 ) -> Iterator[tuple[str, str | None]]:
@@ -189,6 +226,7 @@ MATRICES: tuple[tuple[MakeSite, Check, float, str], ...] = (
     (cap_site, assert_capped_and_restored, 12, ""),
     (blind_site, assert_exporter_started_once, 30, "after write"),
     (blind_for_ever_site, assert_handed_over_once, 30, "after evict"),
+    (hot_site, assert_cooled_and_restored, 30, "before set_limits"),
 )
 
 
@@ -198,6 +236,7 @@ HAS = (
     {"before set_limits", "after set_limits", "before restore", "after restore"},
     {"before evict", "after evict"},
     {"before ticket", "after ticket"},
+    {"before set_limits", "after set_limits", "before restore", "after restore", "after ticket"},
 )
 
 

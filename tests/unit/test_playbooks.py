@@ -315,9 +315,14 @@ def test_wait_until_is_short_for_a_verb() -> None:
             "    wait_until: node.workload == 0\n",
             "drain.yaml:21: steps[1].wait_until: node has no 'workload'",
         ),
+        (
+            DRAINS,
+            "    use: power.keep\n    with: {until: gpus.warmth < 65}\n",
+            "drain.yaml:22: steps[1].with.until: gpus has no 'warmth'",
+        ),
         ("    timeout: 45m\n", "    retry: {times: 0}\n", "retry.times"),
     ],
-    ids=["neither", "both", "with arguments", "a misspelt variable", "no times"],
+    ids=["neither", "both", "with arguments", "a misspelt variable", "one in a verb's argument", "no times"],
 )
 def test_a_step_that_cannot_be_meant_so_is_told(old: str, new: str, says: str) -> None:
     problems = _problems(_edited(old, new))
