@@ -240,6 +240,7 @@ HAS = (
 )
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("matrix", "has"),
     [*zip(MATRICES, HAS, strict=True)],
