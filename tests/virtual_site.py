@@ -207,6 +207,7 @@ class Site:
         fuse: Fuse | None = None,
         pools: Mapping[str, str] | None = None,
         agents: bool = False,
+        notices: Notices | None = None,
     ) -> None:
         """Args:
         agents: whether node agents are configured that reset, reboot, burn in and collect.
@@ -229,6 +230,7 @@ class Site:
         self.tickets = FusedTickets()
         self.fuse = fuse or Fuse()
         self.power.fuse = self.cluster.fuse = self.tickets.fuse = self.care.fuse = self.fuse
+        self.notices = notices
         self.config = site_config(folder, budget_w=budget_w)
         self._started = 0
         self.start()
@@ -324,6 +326,7 @@ def site_config(folder: Path, *, budget_w: float) -> Config:
                 "path": _ROOT / "playbooks",
                 "params": {
                     "cap-rack-power": {"lasting": "20s"},
+                    "cool-rack": {"lasting": "30s"},
                     "reset-gpu": {"burn_in": "1m"},
                     "reboot-node": {"burn_in": "1m"},
                 },

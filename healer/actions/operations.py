@@ -17,7 +17,7 @@ LOOK_AGAIN = timedelta(seconds=5)
 
 
 def key_of(node: str, prefix: str, ledger: Ledger) -> str:
-    """The agent's name of the operation. A step that is tried again asks for another one, unless its last has not failed:
+    """The agent's name of the operation. A step that is tried again asks for another one, unless its last did not fail:
     of several nodes, another one's may have.
     """
     key = f"{ledger.run.id}.{ledger.step_id}.{ledger.run.failures + 1}".replace("/", "-")

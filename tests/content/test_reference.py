@@ -116,7 +116,15 @@ def test_check_passes_on_the_reference_deployment() -> None:
     assert result.output.endswith("\nok\n")
 
 
-def test_a_power_cap_that_fails_falls_back_to_the_safe_share_and_is_not_lifted() -> None:
-    (playbook,) = [p for p in load_playbooks(ROOT / "playbooks", params={}) if p.name == "cap-rack-power"]
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("cap-rack-power", {"cap", "hold"}),
+        ("cool-gpu", {"limit", "keep"}),
+        ("cool-rack", {"limit", "relieved", "cool"}),
+    ],
+)
+def test_a_power_cap_that_fails_falls_back_to_the_safe_share_and_is_not_lifted(name: str, steps: set[str]) -> None:
+    (playbook,) = [p for p in load_playbooks(ROOT / "playbooks", params={}) if p.name == name]
     kept = {step.id for step in playbook.steps if step.on_failure is OnFailure.KEEP}
-    assert kept == {"cap", "hold"}
+    assert kept == steps

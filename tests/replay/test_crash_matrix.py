@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from healer.domain.frame import Frame
 from healer.domain.incident import IncidentState
 from healer.domain.run import EffectState, RunState
 from healer.policy.audit_chain import first_broken_link
-from healer.rehearsal.virtual import ClusterJobs
+from healer.rehearsal.virtual import START, ClusterJobs
 from healer.sim.faults import Fault, FaultKind
 from tests.virtual_site import ON_CALL, Crash, Fuse, Site, add_training
 
@@ -84,6 +84,20 @@ class StalledUntilResumed:
         return ()
 
 
+class CoolingAlarm:
+    """Implements `healer.ports.Notices`: the cooling unit of a rack is out for some minutes, and says so."""
+
+    def findings(self, frame: Frame, now: datetime) -> Findings:  # noqa: ARG002
+        out = now - START < timedelta(minutes=4)
+        where, mode = Component(ComponentKind.RACK, rack="rack-1"), FailureMode.RACK_COOLING_DEGRADED
+        report = Report(mode, where, Health.FAILED if out else Health.HEALTHY)
+        finding = Finding(mode, where, Health.FAILED, 1.0, "the cooling unit is out")
+        return Findings((finding,) if out else (), reports=(report,))
+
+    def warnings(self, now: datetime) -> tuple[str, ...]:  # noqa: ARG002
+        return ()
+
+
 def stalled_site(folder: Path, fuse: Fuse) -> Site:
     site = Site(folder, fuse=fuse)
     add_training(site.cluster, SICK)
@@ -113,6 +127,13 @@ def sick_site(folder: Path, fuse: Fuse) -> Site:
     """A GPU waits for a reset, and the node fails its test."""
     site = reset_site(folder, fuse)
     site.care.broken.add(SICK)
+    return site
+
+
+def hot_site(folder: Path, fuse: Fuse) -> Site:
+    """A rack has lost its cooling, and has no meter."""
+    site = Site(folder, nodes=2, gpus=1, fuse=fuse, notices=CoolingAlarm())
+    site.telemetry.metered = False
     return site
 
 
@@ -257,6 +278,17 @@ def assert_kept_and_handed_over(site: Site) -> None:
     assert first_broken_link(site.journal.audit_log(limit=10_000)) is None
 
 
+def assert_cooled_and_restored(site: Site) -> None:
+    """Limited alike, with one ticket, and put back."""
+    assert_ended(site, IncidentState.RESOLVED, RunState.SUCCEEDED)
+    assert site.journal.approvals() == ()
+    assert site.limits_w() == {700.0}
+    assert {watts for _, limits in site.power.asked for watts in limits.values()} == {420.0}
+    assert {node for node, limits in site.power.asked if limits} == {*site.fleet.layout.nodes}
+    assert site.cluster.effects == ()
+    assert len(site.tickets.opened) == 1
+
+
 def crash_points(
     folder: Path, make: MakeSite, check: Check, *, seconds: float, since: str = ""
 ) -> Iterator[tuple[str, str | None]]:
@@ -300,6 +332,7 @@ MATRICES: tuple[tuple[MakeSite, Check, float, str], ...] = (
     (reset_site, assert_reset_once, 30, "before reset_gpu"),
     (lost_site, assert_rebooted_once, 30, "before reboot"),
     (sick_site, assert_kept_and_handed_over, 30, "before burn_in"),
+    (hot_site, assert_cooled_and_restored, 30, "before set_limits"),
 )
 
 
@@ -313,9 +346,11 @@ HAS = (
     {"before reset_gpu", "after reset_gpu", "before burn_in", "after burn_in", "before uncordon", "after uncordon"},
     {"before reboot", "after reboot", "before burn_in", "after burn_in", "before uncordon", "after uncordon"},
     {"before burn_in", "after burn_in", "before ticket", "after ticket"},
+    {"before set_limits", "after set_limits", "before restore", "after restore", "after ticket"},
 )
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("matrix", "has"),
     [*zip(MATRICES, HAS, strict=True)],

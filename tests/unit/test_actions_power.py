@@ -278,6 +278,28 @@ def test_holding_renews_the_caps(bench: Bench) -> None:
     assert bench.all_limits() == capped
 
 
+def test_a_lower_limit_that_a_person_sets_meanwhile_is_not_raised(bench: Bench) -> None:
+    bench.cap()
+    (cap_w,) = set(bench.all_limits())
+    bench.let_pass(10)
+    bench.power.set_limits("gpu-002", {0: 350.0}, ttl=timedelta(days=1), fallback_w=350.0)
+    bench.hold()
+    assert bench.all_limits() == [cap_w, cap_w, 350, cap_w]
+
+
+def test_what_fell_to_the_static_share_is_still_ours_to_renew_and_to_put_back(bench: Bench) -> None:
+    CAP.run(Cap.Arguments(fallback_share=0.6), RACK, bench.notes.ledger(bench.world(), "cap"))
+    (cap_w,) = set(bench.all_limits())
+    bench.let_pass(121)
+    assert max(bench.all_limits()) < cap_w
+    bench.hold()
+    assert min(bench.all_limits()) >= cap_w
+    bench.let_pass(121)
+    assert max(bench.all_limits()) < cap_w
+    bench.restore()
+    assert set(bench.all_limits()) == {700.0}
+
+
 def test_a_cap_that_no_longer_binds_is_given_up(bench: Bench) -> None:
     bench.cap()
     bench.let_pass(10)
@@ -334,6 +356,7 @@ def test_restoring_puts_back_what_was_found_and_nothing_else(bench: Bench) -> No
     bench.power.set_limits("gpu-002", {0: 450.0}, ttl=timedelta(days=1), fallback_w=450.0)
     assert isinstance(bench.restore(), Done)
     assert bench.limits("gpu-001") == [700, 700]
+    assert bench.limits("gpu-002") == [450, 700]
     assert {record.state for record in bench.notes.records} == {EffectState.UNDONE}
     assert isinstance(RESTORE.verify(RESTORING, RACK, bench.notes.ledger(bench.world(), "restore")), Done)
 

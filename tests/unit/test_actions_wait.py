@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -68,11 +69,21 @@ def test_of_the_target_s_gpus_the_warmest_counts() -> None:
     assert isinstance(bench.waits("gpus.temperature < 72.0", RACK), RetryAfter)
 
 
-@pytest.mark.parametrize("known", [None, frame(50.0, NAN)], ids=["before the first frame", "one GPU is not seen"])
+@pytest.mark.parametrize(
+    "known",
+    [None, frame(50.0, NAN), replace(frame(50.0, 50.0), at=VirtualClock().now() - timedelta(minutes=2))],
+    ids=["before the first frame", "one GPU is not seen", "the frame is old"],
+)
 def test_what_is_not_known_of_all_of_them_meets_no_condition(known: Frame | None) -> None:
     waiting = Bench(known).waits("gpus.temperature < 100.0")
     assert isinstance(waiting, RetryAfter)
     assert waiting.detail.startswith("waits until gpus.temperature < 100.0: ")
+
+
+def test_the_scheduler_is_asked_only_where_the_condition_is_about_the_node() -> None:
+    bench = Bench(frame(50.0, 60.0))
+    bench.cluster.fail_next(Unavailable("cluster", "no answer"))
+    assert isinstance(bench.waits("gpus.temperature < 70"), Done)
 
 
 def test_a_scheduler_that_does_not_answer_is_no_condition_that_is_met() -> None:

@@ -80,6 +80,13 @@ def test_rack_power_that_is_unknown_now_has_no_age() -> None:
     assert np.isnan(dark.age_of(rack("r1")))
 
 
+def test_the_gpus_of_a_rack_have_an_age_without_its_meter() -> None:
+    bare = replace(_frame(), age_s=np.array([7.0, np.nan]))
+    dark = replace(bare, racks=replace(bare.racks, power_w=np.array([[100.0], [200.0], [np.nan]])))
+    assert dark.age_of_gpus(rack("r1")) == pytest.approx(7.0)
+    assert np.isnan(dark.age_of_gpus(rack("r2")))
+
+
 def job(name: str) -> Component:
     return Component(ComponentKind.JOB, job=name)
 
