@@ -1,7 +1,7 @@
 """The boundary around a verb of a deployment's own: whatever it does costs its own run, and nothing else.
 
-A call that does not come back holds nobody up. It goes on by itself, for a thread cannot be ended, and what it does to
-the ledger counts; until it is back its run is not looked at by it again, so that no two calls ever act at once.
+A call that does not come back holds nobody up. It goes on by itself, for a thread cannot be ended; but it begins no
+other effect, and until it is back there is no other call for its run: nothing acts twice, or after its run has ended.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 from healer.content.boundary import Defect
 from healer.domain.component import Component, ComponentKind
 from healer.domain.run import Done, EffectRecord, Failed, Outcome, Refused, RetryAfter, Unknown
+from healer.domain.verdict import Verdict
 from healer.errors import Rejected, Unavailable
 from healer.schema import Section, format_duration
 from healer.verb import Action, Ledger, Proposal, Verbs, World
@@ -62,7 +63,8 @@ class OwnVerb:
         self._calls: dict[str, _Call] = {}
 
     def plan(self, arguments: Any, target: Component, world: World) -> Proposal:
-        given = self._within(self._limits.planning, "plan", lambda: self.acting.plan(arguments, target, world))
+        call = _Call(self.name, lambda: self.acting.plan(arguments, target, world))
+        given = self._within(self._limits.planning, "plan", call)
         proposal: Proposal = self._whole("plan", given, Proposal)
         return proposal
 
@@ -90,22 +92,29 @@ class OwnVerb:
             ledger.save(record)
             self._heard(self.name, record)
 
-        heard, method = replace(ledger, save=save), getattr(self.acting, part)
-        given = self._within(self._limits.acting, f"run {ledger.run.id}", lambda: method(arguments, target, heard))
+        def permit() -> Verdict | None:
+            if call.given_up:
+                raise Unavailable(self.name, "came back too late to begin an effect")
+            return ledger.permit()
+
+        guarded, method = replace(ledger, save=save, permit=permit), getattr(self.acting, part)
+        call = _Call(self.name, lambda: method(arguments, target, guarded))
+        given = self._within(self._limits.acting, f"run {ledger.run.id}", call)
         outcome: Outcome = self._whole(part, given, *_OUTCOMES)
         if isinstance(outcome, RetryAfter | Unknown) and not timedelta(0) <= outcome.wait <= _LONGEST_WAIT:
             raise Defect(f"{self.name} failed: {part} wants to wait for {outcome.wait}; it is nought to a day")
         return outcome
 
-    def _within(self, limit: timedelta, what: str, part: Callable[[], object]) -> object:
+    def _within(self, limit: timedelta, what: str, call: _Call) -> object:
         """Raises Unavailable if it does not come back in time, or if the call before it has not come back yet."""
         before = self._calls.get(what)
         if before is not None and before.is_alive():
             raise Unavailable(self.name, f"is still busy with {what}; restart healer if it never comes back")
-        call = self._calls[what] = _Call(self.name, part)
+        self._calls[what] = call
         call.start()
         call.join(limit.total_seconds())
         if call.is_alive():
+            call.given_up = True
             hint = "give what it calls a timeout, and return RetryAfter for what takes longer"
             raise Unavailable(self.name, f"did not come back within {format_duration(limit)}; {hint}")
         del self._calls[what]
@@ -158,12 +167,14 @@ def refused(verbs: Verbs) -> tuple[str, ...]:
 class _Call(threading.Thread):
     """Attributes:
     error: what was raised; it is raised again where the answer is waited for.
+    given_up: nobody waits for the answer any more.
     """
 
     def __init__(self, name: str, part: Callable[[], object]) -> None:
         super().__init__(name=f"verb {name}", daemon=True)
         self.given: object = None
         self.error: BaseException | None = None
+        self.given_up = False
         self._verb = name
         self._part = part
 

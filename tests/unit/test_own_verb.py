@@ -174,6 +174,23 @@ def test_until_it_is_back_nothing_of_its_run_is_called(gate: threading.Event) ->
     assert eventually(lambda: asked(verb, "undo")) == Done()
 
 
+def test_it_begins_nothing_when_nobody_waits_for_it_any_more(gate: threading.Event) -> None:
+    done: list[str] = []
+
+    def does(_arguments: Section, _target: Component, ledger: Ledger) -> Done:
+        if not gate.is_set():
+            gate.wait()
+            ledger.effect("call", do=lambda: done.append("call"), happened=lambda: False)
+        return Done()
+
+    verb, notes = verb_that(does, limits=SOON), Notes(run_of(plan_of()))
+    with pytest.raises(Unavailable):
+        asked(verb, "run", notes=notes)
+    gate.set()
+    assert eventually(lambda: asked(verb, "undo", notes=notes)) == Done()
+    assert (done, notes.records) == ([], [])
+
+
 def test_what_it_does_late_is_in_the_journal(gate: threading.Event) -> None:
     def does(_arguments: Section, _target: Component, ledger: Ledger) -> Done:
         ledger.effect("call", do=gate.wait, happened=lambda: False)
