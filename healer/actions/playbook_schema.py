@@ -8,7 +8,7 @@ from healer.content.playbooks import json_schema
 from healer.verb import Action, Verbs
 
 _EXPRESSION = {"type": "string", "pattern": r"^\$\{.*\}$", "description": "CEL"}
-_STEP = "_Step"
+_STEP = "StepSection"
 
 
 def document_schema(verbs: Verbs) -> dict[str, Any]:
@@ -19,7 +19,10 @@ def document_schema(verbs: Verbs) -> dict[str, Any]:
         "oneOf": [{"const": name, "description": _about(verb)} for name, verb in sorted(verbs.items())]
     }
     step["allOf"] = [
-        {"if": {"properties": {"use": {"const": name}}}, "then": {"properties": {"with": _arguments(verb, schema)}}}
+        {
+            "if": {"properties": {"use": {"const": name}}, "required": ["use"]},
+            "then": {"properties": {"with": _arguments(verb, schema)}},
+        }
         for name, verb in sorted(verbs.items())
     ]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "healer playbook", **schema}

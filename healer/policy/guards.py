@@ -129,6 +129,8 @@ def _basis(plan: Plan, situation: Situation) -> Verdict | None:
 def _witness(plan: Plan, situation: Situation) -> Verdict | None:
     if not situation.vanished or situation.witnesses or not plan.takes_out:
         return None
+    if situation.run_id is not None:
+        return None  # it was witnessed when the run began, and what the run has done may have brought it back
     message = "it is only not shown any more: the exporter may be what is wrong"
     return Verdict(Guard.WITNESS, message, "the kernel log, the scheduler or the node's agent says so, too")
 

@@ -216,11 +216,19 @@ class Knowledge:
 
     def _witnesses(self, incident: Incident) -> tuple[str, ...]:
         """Who beside the telemetry says that something is wrong there."""
-        node = self.fleet().nodes.get(str(incident.component.node))
-        if node is None:
+        where = incident.component
+        node = self.fleet().nodes.get(str(where.node))
+        if node is not None and not node.ready:
+            return (f"the scheduler calls {node.name} not ready",)
+        if node is not None and node.lost_gpus:
+            return (f"the scheduler misses {node.lost_gpus} GPUs of {node.name}",)
+        if self._outside.care is None or where.node is None or where.kind is not ComponentKind.GPU:
             return ()
-        said = [] if node.ready else [f"the scheduler calls {node.name} not ready"]
-        return (*said, *([f"the scheduler misses {node.lost_gpus} GPUs of {node.name}"] if node.lost_gpus else []))
+        try:
+            listed = self._outside.care.condition(where.node).use_of(where) is not None
+        except HealerError:
+            return ()  # one that does not answer, or says no, is no witness
+        return () if listed else (f"the agent of {where.node} does not list it",)
 
     def forget_fleet(self) -> None:
         """The next question goes to the scheduler, however lately it was asked."""

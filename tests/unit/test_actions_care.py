@@ -110,8 +110,10 @@ def bench() -> Bench:
 def test_each_says_what_it_would_do_to_which_node_before_anybody_is_asked(bench: Bench) -> None:
     world = bench.world()
     uuid = bench.fleet.layout.uuids[1]
-    assert RESET.plan(NOTHING, bench.gpu, world).effects == (Effect("reset", f"{N1}/1", uuid, takes_out=N1),)
-    assert REBOOT.plan(NOTHING, NODE, world).effects == (Effect("reboot", N1, takes_out=N1),)
+    assert RESET.plan(NOTHING, bench.gpu, world).effects == (
+        Effect("reset", f"{N1}/1", uuid, takes_out=N1, interrupts=True),
+    )
+    assert REBOOT.plan(NOTHING, NODE, world).effects == (Effect("reboot", N1, takes_out=N1, interrupts=True),)
     assert BURN_IN.plan(TESTING, NODE, world).effects == (Effect("burn in", N1, "for 2m", takes_out=N1),)
     (evidence,) = COLLECT.plan(NOTHING, NODE, world).effects
     assert (str(evidence), evidence.harmless, evidence.takes_out) == (f"collect evidence on {N1}", True, None)
@@ -119,7 +121,9 @@ def test_each_says_what_it_would_do_to_which_node_before_anybody_is_asked(bench:
 
 
 def test_a_verb_on_a_node_works_on_the_node_of_a_gpu(bench: Bench) -> None:
-    assert REBOOT.plan(NOTHING, bench.gpu, bench.world()).effects == (Effect("reboot", N1, takes_out=N1),)
+    assert REBOOT.plan(NOTHING, bench.gpu, bench.world()).effects == (
+        Effect("reboot", N1, takes_out=N1, interrupts=True),
+    )
     assert UNCORDON.plan(Uncordon.Arguments(), bench.gpu, bench.world()).effects == (
         Effect("uncordon", N1, "back to service"),
     )

@@ -130,7 +130,7 @@ def test_the_plan_names_owners_and_shows_the_pods_of_the_moment(bench: Bench) ->
         bench.cluster.add_workload("Job/train", node="n1", gpus=1)
     bench.cluster.add_workload("DaemonSet/exporter", node="n1")
     (effect,) = DRAIN.plan(DRAINING, NODE, bench.world()).effects
-    assert effect == Effect("evict", "default/Job/train", "train-1, train-2", takes_out="n1")
+    assert effect == Effect("evict", "default/Job/train", "train-1, train-2", takes_out="n1", interrupts=True)
 
 
 def test_every_workload_that_can_move_is_evicted_once_and_waited_for(bench: Bench) -> None:

@@ -198,7 +198,7 @@ def test_a_plan_for_a_live_fleet_names_its_effects_and_who_would_speak(deploymen
 
 
 def test_a_plan_for_a_live_fleet_asks_its_agents(deployment: Path) -> None:
-    for name in ("reset-gpu", "hand-over"):
+    for name in ("reset-gpu", "return-to-service", "hand-over"):
         shutil.copy(ROOT / "playbooks" / f"{name}.yaml", deployment / "playbooks")
     with FleetServer(SimulatedFleet(racks=1, nodes=2, gpus=2)) as server:
         path = deployment / "config.yaml"

@@ -584,7 +584,7 @@ def test_what_a_detector_with_a_defect_would_have_judged_is_unknown_and_ends_not
 def test_a_gpu_that_is_gone_can_be_drained_long_after_it_was_last_seen_while_its_node_is(site: Site) -> None:
     add_training(site.cluster, "gpu-002")
     site.ticks(6)
-    site.fleet.inject(Fault(FaultKind.GPU_LOST, 0, node="gpu-002", gpu=1))
+    site.fleet.inject(Fault(FaultKind.GPU_LOST, 0, node="gpu-002", gpu=1, variant="xid_first"))
     site.ticks(40)
     assert site.incident().failure_mode is FailureMode.GPU_FELL_OFF_BUS
     site.answer(approve=True)
@@ -595,7 +595,7 @@ def test_a_gpu_that_is_gone_can_be_drained_long_after_it_was_last_seen_while_its
 
 def test_a_gpu_that_is_gone_with_its_whole_node_from_the_telemetry_is_not_drained(site: Site) -> None:
     site.ticks(6)
-    site.fleet.inject(Fault(FaultKind.GPU_LOST, 0, node="gpu-002", gpu=1))
+    site.fleet.inject(Fault(FaultKind.GPU_LOST, 0, node="gpu-002", gpu=1, variant="xid_first"))
     site.ticks(12)
     assert len(site.channel.asked) == 1
     site.telemetry.silent.add("gpu-002")

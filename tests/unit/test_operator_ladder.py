@@ -174,7 +174,7 @@ def test_a_gpu_that_is_only_not_shown_any_more_waits_for_a_witness(tmp_path: Pat
     with Site(tmp_path) as site:
         climb(site, FIRST.replace("GpuUncorrectableEcc", "GpuFellOffBus"))
         site.ticks(2)
-        site.fleet.inject(Fault(FaultKind.GPU_LOST, site.fleet.elapsed_s, node=SICK, gpu=1, variant="silent"))
+        site.fleet.inject(Fault(FaultKind.GPU_LOST, 0, node=SICK, gpu=1, variant="silent"))
         site.ticks(20)
         verdict = site.incident().verdict
         assert verdict is not None

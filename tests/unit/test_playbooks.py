@@ -422,7 +422,7 @@ def test_wait_until_is_short_for_a_verb() -> None:
         ),
         ("    timeout: 45m\n", "    retry: {times: 0}\n", "retry.times"),
         ("    timeout: 45m\n", "    max_parallel: 2\n", "steps[1]: max_parallel goes with for_each"),
-        ("    timeout: 45m\n", "    for_each: gpus\n", "works on a node, for each of the gpus is for a gpu"),
+        ("    timeout: 45m\n", "    for_each: jobs\n", "works on a node, for each of the jobs is for a job"),
         (
             "    timeout: 45m\n",
             "    for_each: racks\n",

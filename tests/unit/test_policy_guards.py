@@ -86,6 +86,7 @@ def test_what_is_only_not_shown_any_more_takes_no_node_out_before_somebody_else_
     )
     assert first_verdict(DRAIN, replace(vanished, witnesses=("the scheduler misses 1 GPUs of n1",))) is None
     assert first_verdict(CAP, vanished) is None
+    assert first_verdict(DRAIN, replace(vanished, run_id="run-1")) is None
 
 
 @pytest.mark.parametrize("asked", [DRAIN, CAP], ids=["drain", "cap"])
