@@ -113,7 +113,6 @@ class Deed(StrEnum):
     EXPORTER_UP = "exporter_up"
     AGENT_DOWN = "agent_down"  # the node's agent
     AGENT_UP = "agent_up"
-    GPUS_IDLE = "gpus_idle"  # of the node, whatever runs there
     LIMIT = "limit"  # a person gives the node's GPUs the lowest power limit that they take
     SUSPEND = "suspend"  # a job, by a person
     RESUME = "resume"  # a job, by a person

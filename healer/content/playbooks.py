@@ -89,7 +89,10 @@ def with_changes(
     problems += nesting_problems(together)
     if problems:
         raise InvalidDocument(*problems)
-    return tuple(joined(_in_order(_with_params(together, told))).values())
+    # One that is changed keeps the place of its namesake, whatever its new file is called.
+    turns = {each.name: turn_of(each) for each in (*changed, *deployed)}
+    given = joined(_with_params(together, told))
+    return tuple(sorted(given.values(), key=lambda each: (-each.priority, turns[each.name][1])))
 
 
 def _with_params(

@@ -256,7 +256,6 @@ class Stage:
             Deed.EXPORTER_UP: lambda: self.telemetry.silent.discard(node),
             Deed.AGENT_DOWN: lambda: self.power.silent.add(node),
             Deed.AGENT_UP: lambda: self.power.silent.discard(node),
-            Deed.GPUS_IDLE: lambda: self.fleet.set_idle(node, idle=True),
             Deed.LIMIT: lambda: self.power.limit_by_person(node),
             Deed.BURN_IN_FAILS: lambda: self.care.broken.add(node),
         }
