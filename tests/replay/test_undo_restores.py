@@ -80,6 +80,8 @@ class People:
             case "limit":
                 self.limited.add(node)
                 self.site.power.limit_by_person(node)
+            case _:
+                raise AssertionError(act)
 
 
 def act_with(site: Site) -> None:
