@@ -118,6 +118,8 @@ def _deeds(carried: Carried) -> Iterator[Moment]:
         if record.state not in {EffectState.DONE, EffectState.UNDONE}:
             continue
         did, undid = _words(record, carried.run.plan)
+        if not did:
+            continue
         undone = record.state is EffectState.UNDONE
         # When it was done is written over when it is undone.
         at = record.intended_at if undone else record.settled_at or record.intended_at
@@ -127,7 +129,9 @@ def _deeds(carried: Carried) -> Iterator[Moment]:
 
 
 def _words(record: EffectRecord, plan: Plan) -> tuple[str, str]:
-    """What the effect is called, and its undoing; an effect of a verb that is not known here by its key."""
+    """What the effect is called, and its undoing; an effect of a verb that is not known here by its key, and what is no
+    effect by nothing.
+    """
     verb, *names = record.key.split("/")
     match verb, names:
         case "cordon", [node]:
@@ -138,5 +142,18 @@ def _words(record: EffectRecord, plan: Plan) -> tuple[str, str]:
             return f"limit {node}", f"restore {node}"
         case "ticket", _:
             return "ticket", ""
+        case "uncordon", [node]:
+            return f"uncordon {node}", f"cordon {node}"
+        case "suspend", _:
+            return f"suspend {'/'.join(names)}", f"resume {'/'.join(names)}"
+        case "resume", _:
+            return f"resume {'/'.join(names)}", ""
+        case "reset", [node, _]:
+            whole = (effect.target for effect in plan.effects if effect.verb == "reset")
+            return f"reset {next(whole, node)}", ""
+        case (("reboot" | "burn_in" | "collect"), [node, _]):
+            return f"{verb.replace('_', ' ')} {node}", ""
+        case "met", _:
+            return "", ""  # since when a condition holds: nothing was changed
         case _:
             return record.key.replace("/", " ", 1), f"undo {record.key.replace('/', ' ', 1)}"

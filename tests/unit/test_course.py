@@ -68,6 +68,21 @@ def told(*records: EffectRecord) -> list[tuple[str, float]]:
         ),
         ([record("ticket/run-1-ticket")], [("ticket", 21)]),
         ([record("fence/n1", UNDONE, until=40)], [("fence n1", 20), ("undo fence n1", 40)]),
+        (
+            [record("suspend/training/Job/train"), record("resume/training/Job/train", at=30, until=31)],
+            [("suspend training/Job/train", 21), ("resume training/Job/train", 31)],
+        ),
+        (
+            [record("suspend/training/Job/train", UNDONE, until=40)],
+            [("suspend training/Job/train", 20), ("resume training/Job/train", 40)],
+        ),
+        ([record("uncordon/n1", UNDONE, until=40)], [("uncordon n1", 20), ("cordon n1", 40)]),
+        ([record("reset/n1/run-1.reset.1"), record("met")], [("reset n1", 21)]),
+        (
+            [record("reboot/n1/run-1.boot.1"), record("burn_in/n1/run-1.test.1", at=30, until=31)],
+            [("reboot n1", 21), ("burn in n1", 31)],
+        ),
+        ([record("collect/n1/run-1.evidence-node-n1.1")], [("collect n1", 21)]),
         ([record("cordon/n1", INTENT), record("evict/training/train-x7/u1", FAILED)], []),
     ],
     ids=[
@@ -81,6 +96,12 @@ def told(*records: EffectRecord) -> list[tuple[str, float]]:
         "caps",
         "a ticket",
         "a verb of another release",
+        "a job restarted",
+        "a job that was not",
+        "back to service, and out again",
+        "a reset, and since when something holds",
+        "a boot and a test",
+        "evidence of one of several nodes",
         "in doubt, and not done",
     ],
 )
