@@ -133,27 +133,28 @@ def _words(record: EffectRecord, plan: Plan) -> tuple[str, str]:
     effect by nothing.
     """
     verb, *names = record.key.split("/")
-    match verb, names:
-        case "cordon", [node]:
-            return f"cordon {node}", f"uncordon {node}"
-        case (("evict" | "restart"), [namespace, name, _]):
-            return f"evict {owner_of(f'{namespace}/{name}', plan)}", ""
-        case "cap", [node, _]:
-            return f"limit {node}", f"restore {node}"
-        case "ticket", _:
-            return "ticket", ""
-        case "uncordon", [node]:
-            return f"uncordon {node}", f"cordon {node}"
-        case "suspend", _:
-            return f"suspend {'/'.join(names)}", f"resume {'/'.join(names)}"
-        case "resume", _:
-            return f"resume {'/'.join(names)}", ""
-        case "reset", [node, _]:
-            whole = (effect.target for effect in plan.effects if effect.verb == "reset")
-            return f"reset {next(whole, node)}", ""
-        case (("reboot" | "burn_in" | "collect"), [node, _]):
-            return f"{verb.replace('_', ' ')} {node}", ""
-        case "met", _:
-            return "", ""  # since when a condition holds: nothing was changed
-        case _:
-            return record.key.replace("/", " ", 1), f"undo {record.key.replace('/', ' ', 1)}"
+    if verb in {"evict", "restart"} and len(names) == 3:
+        return f"evict {owner_of('/'.join(names[:2]), plan)}", ""
+    if verb == "reset":
+        whole = (effect.target for effect in plan.effects if effect.verb == "reset")
+        return f"reset {next(whole, names[0])}", ""
+    if verb in _OF_NOTHING:
+        return _OF_NOTHING[verb], ""
+    about = names[0] if verb in _NUMBERED else "/".join(names)
+    did, undid = _DEEDS.get(verb, (verb, f"undo {verb}"))
+    return f"{did} {about}", f"{undid} {about}" if undid else ""
+
+
+# By the first part of an effect's key: what was done, and its undoing, if it has one.
+_DEEDS = {
+    "cordon": ("cordon", "uncordon"),
+    "uncordon": ("uncordon", "cordon"),
+    "suspend": ("suspend", "resume"),
+    "resume": ("resume", ""),
+    "cap": ("limit", "restore"),
+    "reboot": ("reboot", ""),
+    "burn_in": ("burn in", ""),
+    "collect": ("collect", ""),
+}
+_NUMBERED = frozenset({"cap", "reboot", "burn_in", "collect"})  # after the node comes which change or attempt it was
+_OF_NOTHING = {"ticket": "ticket", "met": ""}  # met: since when a condition holds, which changes nothing

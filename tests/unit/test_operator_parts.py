@@ -106,3 +106,14 @@ def test_an_answer_that_comes_when_the_moment_has_passed_waits_for_the_next(site
     site.cluster.finish_work(SICK)
     site.ticks(2)
     assert [effect.verb for effect in site.cluster.effects] == ["cordon"]
+
+
+def test_if_no_good_moment_comes_within_the_deadline_the_next_playbook_is_taken(site: Site) -> None:
+    ladder = AT_A_GOOD_MOMENT.replace("resolves_when", "deadline: 10m\notherwise: tell-of-all\nresolves_when")
+    playbooks = [parse_playbook(parse_document(text, file="parts.yaml")) for text in (ladder, EACH_NODE)]
+    site.operator = replace(site.operator, planner=replace(site.operator.planner, playbooks=playbooks))
+    site.ticks(58)
+    assert site.incident().next_playbook == ""
+    site.ticks(6)
+    assert site.incident().tried[0].startswith("at-a-good-moment was held for 10m: moment: waits until node.workloads")
+    assert len(site.tickets.opened) == 3
