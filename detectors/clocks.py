@@ -66,6 +66,7 @@ _LOOKS = timedelta(minutes=2)
 _BUSY = 0.1  # who does anything at all has the clock of those who do much
 _FEWEST_PEERS = 3
 _AT_LIMIT = 0.93
+_PINNED = 0.02  # power that scatters less than this share of itself is held, too: under work it scatters by a tenth
 _STILL = 0.01  # a clock that moves less than this, about one step, is held where it is
 
 
@@ -178,23 +179,23 @@ def _slower_than_peers(frame: Frame, settings: Settings) -> _Slow:
     if lasts.any() and long_enough:
         # Against the peers' clock of now: that of a job moves together, and only few GPUs come this far.
         with_slack = clocks[:, lasts] < (1.0 - settings.slower) * usual_hz[lasts]
-        # Who has neither limit nor reason to show may be short of power: then its clock never stands still, and those
-        # beside it are short as well.
+        # Who shows neither limit nor reason may be short of power: then its power stands still, below its peers', and
+        # not its clock.
         silent = np.isnan(frame.latest(Signal.POWER_LIMIT)[lasts]) & np.isnan(frame.latest(Signal.CLOCK_REASONS)[lasts])
         still = np.ptp(clocks[:, lasts], axis=0) <= _STILL * usual_hz[lasts]
-        alone = ~_together(frame, known, behind > 0.5 * settings.slower)[lasts]
-        lasts[lasts] = (with_slack & (load[:, lasts] >= _BUSY)).all(axis=0) & (still & alone | ~silent)
+        power = frame.latest(Signal.POWER)
+        usual_w = grouped_medians(groups, np.where(busy, power, np.nan), n_groups)[groups[lasts]]
+        capped = _pinned(frame.window(Signal.POWER, span)[:, lasts]) & (power[lasts] < _AT_LIMIT * usual_w)
+        lasts[lasts] = (with_slack & (load[:, lasts] >= _BUSY)).all(axis=0) & (still & ~capped | ~silent)
     else:
         lasts[:] = False
     return _Slow(lasts, now, known, behind, usual_hz)
 
 
-def _together(frame: Frame, known: Bools, slow: Bools) -> Bools:
-    """(n_gpus,) whether half of those of its node that can be compared, and more than one, are slow."""
-    nodes = frame.nodes.groups
-    slow_ones = nodes.count(slow & known)
-    together = np.append((slow_ones > 1) & (slow_ones >= 0.5 * nodes.count(known)), False)  # the last stands for none
-    return together[nodes.of_gpu]
+def _pinned(power_w: Floats) -> Bools:
+    """(n_gpus,) whether the power (n_ticks, n_gpus) stands still, as that of a GPU under a limit does at any load."""
+    pinned: Bools = np.std(power_w, axis=0) <= _PINNED * np.mean(power_w, axis=0)
+    return pinned
 
 
 _IDLE, _APPLICATIONS = 0x1, 0x2
