@@ -208,7 +208,8 @@ class Knowledge:
             tallies=claims.tallies,
             trip=claims.trip if claims.trip is not None and claims.trip.open else None,
             vanished=incident.vanished,
-            witnesses=self._witnesses(incident) if incident.vanished else (),
+            # Of a run that has begun nobody asks for them again, and the agent would be asked before each effect.
+            witnesses=self._witnesses(incident) if incident.vanished and run is None else (),
             paused="" if run is None else run.paused_by,
             run_id=None if run is None else run.id,
             line=run.owner if run is not None else incident.line or None,
