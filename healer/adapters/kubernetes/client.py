@@ -24,7 +24,7 @@ from kubernetes.config import (
 )
 
 from healer.adapters.kubernetes import rules
-from healer.adapters.kubernetes.objects import NAME, Decoded, ListMetadata, Question, decode
+from healer.adapters.kubernetes.objects import NAME, Decoded, ListMetadata, Metadata, Question, decode
 from healer.errors import InvalidDocument, Problem, Unavailable
 
 PAGE = 500  # objects; what kubectl asks for at once
@@ -110,6 +110,24 @@ class KubernetesClient:
         if status == 401:  # nothing was done; the credentials may have been renewed in their file meanwhile
             status, answer = self._send_with(self._reconnected(api), question, query or {}, body, headers)
         return status, answer
+
+    def patch_unless_changed(
+        self, question: Question, seen: Metadata, change: Mapping[str, object], notes: Mapping[str, str | None]
+    ) -> bool:
+        """Change an object, in healer's name; False if it is no longer as it was seen.
+
+        Args:
+            change: what is merged into it beside its metadata.
+            notes: its annotations; None takes one away.
+        """
+        metadata = {"resourceVersion": seen.resource_version, "annotations": dict(notes)}
+        body = {"metadata": metadata, **change}
+        status, answer = self.send(question, query={"fieldManager": rules.FIELD_MANAGER}, body=body)
+        if status == 409:
+            return False
+        if not 200 <= status <= 299:
+            raise rules.refusal(status, answer, question)
+        return True
 
     def _send_with(
         self,

@@ -167,15 +167,7 @@ class KubernetesCluster:
     ) -> bool:
         """False if the node is no longer as it was seen."""
         question = Question("patch", "nodes", name=seen.metadata.name)
-        metadata = {"resourceVersion": seen.metadata.resource_version, "annotations": dict(notes)}
-        status, body = self._client.send(
-            question, query={"fieldManager": rules.FIELD_MANAGER}, body={"metadata": metadata, **change}
-        )
-        if status == 409:
-            return False
-        if not 200 <= status <= 299:
-            raise rules.refusal(status, body, question)
-        return True
+        return self._client.patch_unless_changed(question, seen.metadata, change, notes)
 
 
 def _holder(seen: NodeObject) -> str:

@@ -128,9 +128,7 @@ class KubernetesJobs:
         raise Unavailable(NAME, f"{job} changed under each of {ATTEMPTS} attempts to resume it")
 
     def _read(self, name: str, kind: Kind) -> JobObject:
-        namespace, _, stem = _parsed(name)
-        question = Question("get", kind.plural, stem, namespace, group=kind.group, version=kind.version)
-        return self._client.ask(JobObject, question)
+        return self._client.ask(JobObject, _about("get", name, kind))
 
     def _pods(self, namespace: str, kind: Kind, stem: str) -> tuple[GangPod, ...]:
         query = {"labelSelector": f"{kind.label}={stem}"}
@@ -142,17 +140,8 @@ class KubernetesJobs:
         self, name: str, kind: Kind, seen: JobObject, change: Mapping[str, object], notes: Mapping[str, str | None]
     ) -> bool:
         """False if the job is no longer as it was seen."""
-        namespace, _, stem = _parsed(name)
-        question = Question("patch", kind.plural, stem, namespace, group=kind.group, version=kind.version)
-        metadata = {"resourceVersion": seen.metadata.resource_version, "annotations": dict(notes)}
-        status, body = self._client.send(
-            question, query={"fieldManager": rules.FIELD_MANAGER}, body={"metadata": metadata, **change}
-        )
-        if status == 409:
-            return False
-        if not 200 <= status <= 299:
-            raise rules.refusal(status, body, question)
-        return True
+        question = _about("patch", name, kind)
+        return self._client.patch_unless_changed(question, seen.metadata, change, notes)
 
 
 def is_suspended(seen: JobObject, kind: Kind) -> bool:
@@ -201,6 +190,11 @@ def _parsed(name: str) -> tuple[str, str, str]:
     if parts is None or not (NAMESPACE_NAME.fullmatch(parts[0]) and JOB_NAME.fullmatch(parts[2])):
         raise NotFound(NAME, f"no job can have the name {name!r}: it is not of the form namespace/Kind/name")
     return parts
+
+
+def _about(verb: str, name: str, kind: Kind) -> Question:
+    namespace, _, stem = _parsed(name)
+    return Question(verb, kind.plural, stem, namespace, group=kind.group, version=kind.version)
 
 
 def _suspendable(name: str) -> Kind:
