@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pytest
-import yaml
-from kubernetes.client import ApiClient, CoreV1Api, V1Namespace, V1Node
+from kubernetes.client import CoreV1Api, V1Namespace, V1Node
 
 from healer.adapters.kubernetes.cluster import KubernetesCluster
 from healer.adapters.simulated_cluster import SimulatedCluster
@@ -22,12 +20,11 @@ from healer.ports import Cluster, Eviction, EvictionAnswer
 from tests.controlplane import fleet
 from tests.controlplane.controlplane import ControlPlane
 from tests.controlplane.kubelet import KubeletPlayer, PlayedNode
+from tests.controlplane.lab import RealLab
 
 RACKS = {"gpu-1": "r1", "gpu-2": "r2"}
 FIRST, SECOND = RACKS
 LINGER = timedelta(seconds=1)
-REFUSING_PORT = 1  # nothing listens on tcpmux
-POLL_INTERVAL_S = 0.05
 LOOKS = 400
 
 Seen = TypeVar("Seen")
@@ -98,73 +95,43 @@ class SimulatedLab:
         self._now += timedelta(seconds=0.3)
 
 
-class KubernetesLab:
-    def __init__(self, control_plane: ControlPlane, admin: ApiClient, namespace: str, folder: Path) -> None:
-        self._control_plane = control_plane
-        self._admin = admin
-        self._namespace = namespace
-        self._folder = folder
-        self._opened = contextlib.ExitStack()
-        self.cluster: Cluster = self.cluster_as("healer")
-
-    def cluster_as(self, user: str) -> KubernetesCluster:
-        return self._open(self._control_plane.kubeconfig(user))
+class KubernetesLab(RealLab[KubernetesCluster]):
+    def open_cluster(self, kubeconfig: Path) -> KubernetesCluster:
+        return KubernetesCluster(kubeconfig=kubeconfig, node_selector="lab=cluster", rack_label="rack")
 
     def cordon(self, node: str) -> None:
-        CoreV1Api(self._admin).patch_node(node, {"spec": {"unschedulable": True}})
+        CoreV1Api(self.admin).patch_node(node, {"spec": {"unschedulable": True}})
 
     def uncordon(self, node: str) -> None:
         """Returns once the scheduler may use the node: the taint goes a moment after the cordon."""
-        core = CoreV1Api(self._admin)
+        core = CoreV1Api(self.admin)
         core.patch_node(node, {"spec": {"unschedulable": None}})
-        self._control_plane.eventually(lambda: not _taints(core.read_node(node)), what=f"{node} has no taint any more")
+        self.control_plane.eventually(lambda: not _taints(core.read_node(node)), what=f"{node} has no taint any more")
 
     def deploy(self, app: str, *, replicas: int) -> None:
         rack = {"key": "rack", "operator": "In", "values": [RACKS[FIRST]]}
         prefers = {"weight": 100, "preference": {"matchExpressions": [rack]}}
         affinity = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [prefers]}}
         shape = fleet.PodShape(gpus=1, spec={"affinity": affinity})
-        fleet.create_deployment(self._admin, self._namespace, app, replicas=replicas, shape=shape)
-        self._await_started(app, count=replicas)
+        fleet.create_deployment(self.admin, self.namespace, app, replicas=replicas, shape=shape)
+        self.await_started(app, count=replicas)
 
     def deploy_everywhere(self, app: str) -> None:
-        fleet.create_daemon_set(self._admin, self._namespace, app)
-        self._await_started(app, count=len(RACKS))
+        fleet.create_daemon_set(self.admin, self.namespace, app)
+        self.await_started(app, count=len(RACKS))
 
     def start_unmanaged(self, app: str) -> None:
         shape = fleet.PodShape(node_selector={"rack": RACKS[FIRST]})
-        fleet.create_bare_pod(self._admin, self._namespace, app, shape=shape)
-        self._await_started(app, count=1)
+        fleet.create_bare_pod(self.admin, self.namespace, app, shape=shape)
+        self.await_started(app, count=1)
 
     def set_budget(self, name: str, *, app: str, min_available: int) -> None:
-        fleet.create_budget(self._control_plane, self._namespace, name, app=app, min_available=min_available)
-
-    def unplugged(self) -> Cluster:
-        config = yaml.safe_load(self._control_plane.kubeconfig("healer").read_text(encoding="utf-8"))
-        config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{REFUSING_PORT}"
-        unplugged = self._folder / "unplugged.kubeconfig"
-        unplugged.write_text(yaml.safe_dump(config), encoding="utf-8")
-        return self._open(unplugged)
-
-    def advance(self) -> None:
-        self._control_plane.check()
-        time.sleep(POLL_INTERVAL_S)
+        fleet.create_budget(self.control_plane, self.namespace, name, app=app, min_available=min_available)
 
     def close(self) -> None:
         for node in RACKS:
             self.uncordon(node)
-        self._opened.close()
-
-    def _await_started(self, app: str, *, count: int) -> None:
-        self._control_plane.eventually(
-            lambda: len(fleet.running_pods(self._admin, self._namespace, app)) == count,
-            what=f"{count} pods of {app} are running",
-        )
-
-    def _open(self, kubeconfig: Path) -> KubernetesCluster:
-        cluster = KubernetesCluster(kubeconfig=kubeconfig, node_selector="lab=cluster", rack_label="rack")
-        self._opened.callback(cluster.close)
-        return cluster
+        super().close()
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,13 @@ controller deletes and makes the pods, must both pass it.
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pytest
-import yaml
-from kubernetes.client import ApiClient, BatchV1Api, CoreV1Api, CustomObjectsApi
+from kubernetes.client import BatchV1Api, CoreV1Api, CustomObjectsApi
 
 from healer.actions.job import RestartJob
 from healer.adapters.kubernetes.cluster import KubernetesCluster
@@ -27,13 +24,12 @@ from healer.verb import Unresolved, World
 from tests.controlplane import fleet
 from tests.controlplane.controlplane import ControlPlane
 from tests.controlplane.kubelet import KubeletPlayer, PlayedNode
+from tests.controlplane.lab import RealLab
 from tests.journal_samples import NOW, Notes, plan_of, run_of
 
 NODES = ("gang-1", "gang-2")
 LINGER = timedelta(seconds=1)
-POLL_INTERVAL_S = 0.05
 LOOKS = 400
-REFUSING_PORT = 1  # nothing listens on tcpmux
 TRAIN = 3
 LOST = Unavailable("the network", "the answer was lost")
 
@@ -133,30 +129,21 @@ class _Lossy(KubernetesCluster):
             raise LOST
 
 
-class KubernetesLab:
-    def __init__(self, control_plane: ControlPlane, admin: ApiClient, namespace: str, folder: Path) -> None:
-        self._control_plane = control_plane
-        self.admin = admin
-        self.namespace = namespace
-        self._folder = folder
-        self._opened = contextlib.ExitStack()
-        self._healer = self._open(self._control_plane.kubeconfig("healer"))
-        self.cluster: Cluster = self._healer
-
-    def cluster_as(self, user: str) -> Cluster:
-        return self._open(self._control_plane.kubeconfig(user))
+class KubernetesLab(RealLab[_Lossy]):
+    def open_cluster(self, kubeconfig: Path) -> _Lossy:
+        return _Lossy(kubeconfig=kubeconfig)
 
     def train(self, name: str, *, pods: int) -> None:
         fleet.create_job(self.admin, self.namespace, name, pods=pods, shape=fleet.PodShape(gpus=4))
-        self._await_started(name, count=pods)
+        self.await_started(name, count=pods)
 
     def start_unmanaged(self, app: str) -> None:
         fleet.create_bare_pod(self.admin, self.namespace, app)
-        self._await_started(app, count=1)
+        self.await_started(app, count=1)
 
     def deploy(self, app: str) -> None:
         fleet.create_deployment(self.admin, self.namespace, app, replicas=1)
-        self._await_started(app, count=1)
+        self.await_started(app, count=1)
 
     def suspend(self, name: str) -> None:
         self._set(name, suspend=True)
@@ -165,35 +152,10 @@ class KubernetesLab:
         self._set(name, suspend=False)
 
     def lose_next_answer(self) -> None:
-        self._healer.loses += 1
-
-    def unplugged(self) -> Cluster:
-        config = yaml.safe_load(self._control_plane.kubeconfig("healer").read_text(encoding="utf-8"))
-        config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{REFUSING_PORT}"
-        unplugged = self._folder / "unplugged.kubeconfig"
-        unplugged.write_text(yaml.safe_dump(config), encoding="utf-8")
-        return self._open(unplugged)
-
-    def advance(self) -> None:
-        self._control_plane.check()
-        time.sleep(POLL_INTERVAL_S)
-
-    def close(self) -> None:
-        self._opened.close()
+        self.healer.loses += 1
 
     def _set(self, name: str, *, suspend: bool) -> None:
         BatchV1Api(self.admin).patch_namespaced_job(name, self.namespace, {"spec": {"suspend": suspend}})
-
-    def _await_started(self, app: str, *, count: int) -> None:
-        self._control_plane.eventually(
-            lambda: len(fleet.running_pods(self.admin, self.namespace, app)) == count,
-            what=f"{count} pods of {app} are running",
-        )
-
-    def _open(self, kubeconfig: Path) -> _Lossy:
-        cluster = _Lossy(kubeconfig=kubeconfig)
-        self._opened.callback(cluster.close)
-        return cluster
 
 
 @pytest.fixture(scope="module")
