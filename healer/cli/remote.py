@@ -220,34 +220,29 @@ def explain_run(run_id: str, config_path: Path | None, url: str | None, token: s
         click.echo(line)
 
 
-@runs.command("cancel")
-@click.argument("run_id", metavar="ID")
-@click.option("--reason", required=True, help="Why; it goes into the audit log.")
-@daemon_options
-def cancel_run(run_id: str, reason: str, config_path: Path | None, url: str | None, token: str | None) -> None:
-    """Stop run ID and undo what it did."""
-    daemon_of(config_path, url, token).post(f"/api/v1/runs/{run_id}/cancel", {"reason": reason})
-    click.echo(f"{run_id} is being undone")
+def _word_on_run(verb: str, *, summary: str, said: str) -> None:
+    """`healer runs cancel ID` and its like.
+
+    Args:
+        said: afterwards, with {id} where the run's id goes.
+    """
+
+    @runs.command(verb, help=summary)
+    @click.argument("run_id", metavar="ID")
+    @click.option("--reason", required=True, help="Why; it goes into the audit log.")
+    @daemon_options
+    def say(run_id: str, reason: str, config_path: Path | None, url: str | None, token: str | None) -> None:
+        daemon_of(config_path, url, token).post(f"/api/v1/runs/{run_id}/{verb}", {"reason": reason})
+        click.echo(said.format(id=run_id))
 
 
-@runs.command("pause")
-@click.argument("run_id", metavar="ID")
-@click.option("--reason", required=True, help="Why; it goes into the audit log.")
-@daemon_options
-def pause_run(run_id: str, reason: str, config_path: Path | None, url: str | None, token: str | None) -> None:
-    """Let run ID have no further effect until it is resumed; its clocks stand still, and caps are kept up."""
-    daemon_of(config_path, url, token).post(f"/api/v1/runs/{run_id}/pause", {"reason": reason})
-    click.echo(f"{run_id} is paused; healer runs resume {run_id} --reason TEXT lets it go on")
-
-
-@runs.command("resume")
-@click.argument("run_id", metavar="ID")
-@click.option("--reason", required=True, help="Why; it goes into the audit log.")
-@daemon_options
-def resume_run(run_id: str, reason: str, config_path: Path | None, url: str | None, token: str | None) -> None:
-    """Let run ID, which was paused, go on."""
-    daemon_of(config_path, url, token).post(f"/api/v1/runs/{run_id}/resume", {"reason": reason})
-    click.echo(f"{run_id} goes on")
+_word_on_run("cancel", summary="Stop run ID and undo what it did.", said="{id} is being undone")
+_word_on_run(
+    "pause",
+    summary="Let run ID have no further effect until it is resumed; its clocks stand still, and caps are kept up.",
+    said="{id} is paused; healer runs resume {id} --reason TEXT lets it go on",
+)
+_word_on_run("resume", summary="Let run ID, which was paused, go on.", said="{id} goes on")
 
 
 def _place(component: dict[str, str | None]) -> str:

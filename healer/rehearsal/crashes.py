@@ -1,7 +1,6 @@
 """What the author of a verb runs on it: one run, killed at every instant, has to end as if nothing had been.
 
-def test_it_marks_a_node_once_whenever_healer_dies() -> None:
-crash_test(AssetMark.rehearsed, {"state": "in repair"}, Component(ComponentKind.NODE, node="gpu-002"))
+In a test of the author's own: `crash_test(AssetMark.rehearsed, {"state": "in repair"}, NODE)`, NODE being its target.
 """
 
 from __future__ import annotations

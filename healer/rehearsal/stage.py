@@ -311,15 +311,9 @@ def _approvals(test: PlaybookTest) -> dict[str, object]:
 
 
 def _operated(node: str, order: CareOrder) -> str:
-    match order.operation:
-        case Operation.RESET_GPU:
-            return f"reset {node}/{order.gpu}"
-        case Operation.REBOOT:
-            return f"reboot {node}"
-        case Operation.BURN_IN:
-            return f"burn in {node}"
-        case Operation.COLLECT:
-            return f"collect {node}"
+    if order.operation is Operation.RESET_GPU:
+        return f"reset {node}/{order.gpu}"
+    return f"{order.operation.replace('_', ' ')} {node}"
 
 
 def _clock(span: timedelta) -> str:

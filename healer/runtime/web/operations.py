@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from healer.domain.approval import Person
 from healer.domain.matcher import Matcher, parse_matcher
+from healer.domain.run import Run
 from healer.runtime.web.auth import Identity, Role
 from healer.runtime.web.breaker_views import BreakerView, TripView, breaker_view, trip_view
 from healer.runtime.web.decisions import checked_id, decide
@@ -192,21 +194,20 @@ def _answered(site: Site, call: Call, *, approve: bool) -> ApprovalView:
 
 
 def _cancel(site: Site, call: Call) -> RunView:
-    reason = checked_reason(decoded(call.body, Reason).reason)
-    run_id = checked_id(call.path["id"], "run")
-    return run_view(site.journal.request_cancel(run_id, call.identity.person, call.now, reason))
+    return _said_of_run(call, site.journal.request_cancel)
 
 
 def _pause(site: Site, call: Call) -> RunView:
-    reason = checked_reason(decoded(call.body, Reason).reason)
-    run_id = checked_id(call.path["id"], "run")
-    return run_view(site.journal.pause(run_id, call.identity.person, call.now, reason))
+    return _said_of_run(call, site.journal.pause)
 
 
 def _resume(site: Site, call: Call) -> RunView:
+    return _said_of_run(call, site.journal.resume)
+
+
+def _said_of_run(call: Call, say: Callable[[str, Person, datetime, str], Run]) -> RunView:
     reason = checked_reason(decoded(call.body, Reason).reason)
-    run_id = checked_id(call.path["id"], "run")
-    return run_view(site.journal.resume(run_id, call.identity.person, call.now, reason))
+    return run_view(say(checked_id(call.path["id"], "run"), call.identity.person, call.now, reason))
 
 
 def _silences(site: Site, call: Call) -> SilenceList:
