@@ -4,6 +4,7 @@ HealerError
 ├── InvalidDocument      a file that a person wrote is wrong: file, line, key, problem, hint (exit code 2)
 ├── Unavailable          an outside system did not answer, or answered nonsense: try again later
 ├── Rejected             an outside system answered no: trying again unchanged cannot help
+│   └── NoMeans          there is nothing here to do it with: waiting does not help, another remedy may
 ├── NotPermitted         the actor may not do this
 ├── NotFound             nothing has this id
 ├── Conflict             the thing is no longer in a state that allows this (decided, expired, changed meanwhile)
@@ -56,6 +57,10 @@ class Unavailable(_About):
 
 class Rejected(_About):
     """An outside system understood and said no."""
+
+
+class NoMeans(Rejected):
+    """There is nothing here to do it with. Waiting does not help; another remedy may."""
 
 
 class NotPermitted(_About):

@@ -5,7 +5,7 @@ ledger through which it acts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from healer.domain.incident import Incident
 from healer.domain.plan import Effect
 from healer.domain.run import EffectRecord, EffectState, Outcome, Run
 from healer.domain.verdict import Verdict
-from healer.errors import HealerError, NotFound, Rejected, Unavailable
+from healer.errors import HealerError, NoMeans, NotFound, Unavailable
 from healer.ports import Clock, Cluster, NodeCare, PowerControl, Tickets
 from healer.schema import Section
 
@@ -59,25 +59,25 @@ class World:
     @property
     def care(self) -> NodeCare:
         if self.configured_care is None:
-            raise Rejected("agent", "no node agents are configured; set agent.url")
+            raise NoMeans("agent", "no node agents are configured; set agent.url")
         return self.configured_care
 
     @property
     def tickets(self) -> Tickets:
         if self.configured_tickets is None:
-            raise Rejected("tickets", "tickets go nowhere; set tickets.folder or tickets.url")
+            raise NoMeans("tickets", "tickets go nowhere; set tickets.folder or tickets.url")
         return self.configured_tickets
 
     @property
     def cluster(self) -> Cluster:
         if self.configured_cluster is None:
-            raise Rejected("cluster", "no scheduler is configured; set cluster.kind")
+            raise NoMeans("cluster", "no scheduler is configured; set cluster.kind")
         return self.configured_cluster
 
     @property
     def power(self) -> PowerControl:
         if self.configured_power is None:
-            raise Rejected("power", "no node agents are configured; set power.agent_url")
+            raise NoMeans("power", "no node agents are configured; set power.agent_url")
         return self.configured_power
 
 
@@ -124,6 +124,7 @@ class Ledger:
         save: writes one record to the journal, committed when it returns.
         permit: asks the guards; None if nothing speaks against acting now.
         clock: an effect takes time; when it was intended and when it was settled are not the time of the look.
+        inherited: what the journal holds of the first run of the incident, if that was another one.
     """
 
     world: World
@@ -133,6 +134,7 @@ class Ledger:
     save: Callable[[EffectRecord], None]
     permit: Callable[[], Verdict | None]
     clock: Clock
+    inherited: Sequence[EffectRecord] = field(default=(), kw_only=True)
 
     def effect(self, key: str, *, do: Callable[[], object], happened: Callable[[], bool], found: str = "") -> None:
         """Have the effect exactly once, also across a crash.
@@ -157,18 +159,26 @@ class Ledger:
         """Settle an intent whose effect a crash or a lost answer hid, and that was seen to have happened."""
         self._settle(record, EffectState.DONE, INTERRUPTED)
 
+    def missed(self, record: EffectRecord) -> None:
+        """Settle an intent whose effect a crash or a lost answer hid, and that was seen not to have happened."""
+        self._settle(record, EffectState.FAILED, f"had not happened: {INTERRUPTED}")
+
+    def note(self, key: str, detail: str) -> None:
+        """Write down that something is so as of this look. It changes nothing."""
+        now = self.world.now
+        self.save(EffectRecord(self.run.id, self.step_id, key, EffectState.DONE, now, now, detail=detail))
+
     def record(self, key: str) -> EffectRecord | None:
         return next((r for r in self.records if r.step_id == self.step_id and r.key == key), None)
 
     def standing(self, prefix: str, *, of_any_step: bool = False) -> tuple[EffectRecord, ...]:
         """The effects that this run has had, or may have had, and not taken back."""
-        return tuple(
-            record
-            for record in self.records
-            if record.key.startswith(prefix)
-            and record.state in {EffectState.DONE, EffectState.INTENT}
-            and (of_any_step or record.step_id == self.step_id)
-        )
+        own = _standing(self.records, prefix)
+        return own if of_any_step else tuple(record for record in own if record.step_id == self.step_id)
+
+    def standing_in_line(self, prefix: str) -> tuple[EffectRecord, ...]:
+        """The same of any step, after those that the first run of the incident has kept."""
+        return (*_standing(self.inherited, prefix), *_standing(self.records, prefix))
 
     def _have(
         self,
@@ -205,6 +215,11 @@ class Ledger:
 
     def _settle(self, record: EffectRecord, state: EffectState, detail: str) -> None:
         self.save(replace(record, state=state, settled_at=self.clock.now(), detail=detail))
+
+
+def _standing(records: Sequence[EffectRecord], prefix: str) -> tuple[EffectRecord, ...]:
+    stands = {EffectState.DONE, EffectState.INTENT}
+    return tuple(record for record in records if record.key.startswith(prefix) and record.state in stands)
 
 
 def _note(said: object) -> str:

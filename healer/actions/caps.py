@@ -1,12 +1,13 @@
 """Power caps as the journal keeps them: one effect per node and change. A crash leaves no GPU unlike its gang.
 
-A limit that is lower than ours, and none of those that this run has set, was set by somebody else meanwhile: it is
+What the first run of an incident has capped and kept is also that of its later runs: they renew it, change it, and
+put it back. A limit that is lower than ours, and none of those, was set by somebody else meanwhile: it is
 neither raised again nor put back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -50,16 +51,20 @@ class NodeCap:
 
 def caps_of(ledger: Ledger) -> dict[str, NodeCap]:
     """The newest cap of this run on each node."""
-    return {
-        _node(record.key): msgspec.json.decode(record.found, type=NodeCap)
-        for record in ledger.standing("cap/", of_any_step=True)
-    }
+    return _newest(ledger.standing("cap/", of_any_step=True))
+
+
+def caps_in_line(ledger: Ledger) -> dict[str, NodeCap]:
+    """The same, with those that the first run of the incident has kept."""
+    return _newest(ledger.standing_in_line("cap/"))
+
+
+def _newest(records: Iterable[EffectRecord]) -> dict[str, NodeCap]:
+    return {_node(record.key): msgspec.json.decode(record.found, type=NodeCap) for record in records}
 
 
 def last_change(ledger: Ledger) -> datetime | None:
-    settled = [
-        record.settled_at for record in ledger.standing("cap/", of_any_step=True) if record.settled_at is not None
-    ]
+    settled = [record.settled_at for record in ledger.standing_in_line("cap/") if record.settled_at is not None]
     return max(settled, default=None)
 
 
@@ -107,7 +112,7 @@ def _still_ours(ledger: Ledger, node: str, cap: NodeCap) -> tuple[int, ...]:
     """The GPUs of the cap that the agent still reports, and whose limit nobody else has lowered since."""
     set_w = [
         watts
-        for record in _of_node(ledger, node)
+        for record in _of_node(ledger.standing_in_line("cap/"), node)
         for each in (msgspec.json.decode(record.found, type=NodeCap),)
         for watts in (*each.limits.values(), each.fallback_w)
     ]
@@ -123,15 +128,19 @@ def _still_ours(ledger: Ledger, node: str, cap: NodeCap) -> tuple[int, ...]:
 
 
 def change_all(ledger: Ledger, caps: Mapping[str, NodeCap], wanted_w: float) -> None:
-    number = 1 + len([record for record in ledger.records if record.key.startswith("cap/")])
+    number = 1 + sum(record.key.startswith("cap/") for record in (*ledger.inherited, *ledger.records))
     for node, cap in caps.items():
         changed = replace(cap, cap_w=wanted_w, fallback_w=min(cap.fallback_w, wanted_w), each_w=())
         set_cap(ledger, node, changed, number=number)
 
 
-def finish_change(ledger: Ledger) -> bool:
-    """Bring every node to the newest change, so that the ranks of a gang stay alike; False if it was complete."""
-    newest_of = {_node(record.key): record for record in ledger.standing("cap/", of_any_step=True)}
+def finish_change(ledger: Ledger, caps: Iterable[EffectRecord]) -> bool:
+    """Bring every node to the newest change, so that the ranks of a gang stay alike; False if it was complete.
+
+    Args:
+        caps: all that stand, oldest first.
+    """
+    newest_of = {_node(record.key): record for record in caps}
     newest = max(newest_of.values(), key=_number)
     wanted = msgspec.json.decode(newest.found, type=NodeCap)
     late = [r for r in newest_of.values() if _number(r) < _number(newest) or r.state is EffectState.INTENT]
@@ -141,13 +150,17 @@ def finish_change(ledger: Ledger) -> bool:
     return bool(late)
 
 
-def restore_all(ledger: Ledger) -> Outcome:
+def restore_all(ledger: Ledger, *, in_line: bool = False) -> Outcome:
     """Put the default limits back on every node that this run capped; the earlier caps there go with the newest.
 
     A node that cannot be restored does not keep the others from it.
+
+    Args:
+        in_line: also on those that the first run of the incident has capped, and kept.
     """
+    caps = ledger.standing_in_line("cap/") if in_line else ledger.standing("cap/", of_any_step=True)
     failures: list[Unavailable | Rejected] = []
-    for node, cap in caps_of(ledger).items():
+    for node, cap in _newest(caps).items():
 
         def restore(node: str = node, cap: NodeCap = cap) -> str:
             ours = _still_ours(ledger, node, cap)
@@ -155,7 +168,7 @@ def restore_all(ledger: Ledger) -> Outcome:
                 ledger.world.power.restore(node, ours)
             return f"{len(ours)} of {len(cap.gpus)} GPUs back at their default limit"
 
-        *earlier, newest = _of_node(ledger, node)
+        *earlier, newest = _of_node(caps, node)
         try:
             ledger.undo(newest, do=restore)
         except (Unavailable, Rejected) as error:
@@ -169,9 +182,8 @@ def restore_all(ledger: Ledger) -> Outcome:
     return Done("the GPUs have their default limits again")
 
 
-def _of_node(ledger: Ledger, node: str) -> list[EffectRecord]:
-    """The caps of this run there, oldest first."""
-    return [record for record in ledger.standing("cap/", of_any_step=True) if _node(record.key) == node]
+def _of_node(caps: Iterable[EffectRecord], node: str) -> list[EffectRecord]:
+    return [record for record in caps if _node(record.key) == node]
 
 
 def _node(key: str) -> str:

@@ -7,16 +7,16 @@ from typing import ClassVar
 
 import msgspec
 
+from healer.actions.gangs import blocker_of, described, pods, pods_left, resume, suspend, take_back, taken_over
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import Gang, GangEnd
 from healer.domain.plan import Effect
 from healer.domain.run import Done, EffectState, Failed, Outcome, RetryAfter
-from healer.errors import Conflict, NotFound
+from healer.errors import NotFound
 from healer.schema import Section
 from healer.verb import Ledger, Proposal, World
 
 _LOOK_AGAIN = timedelta(seconds=5)
-_MOST_PODS = 8
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -26,9 +26,7 @@ class _Found(msgspec.Struct, frozen=True):
 
 
 class RestartJob:
-    """job.restart: the job is suspended, all its pods go, it is resumed, and as many run again. The suspension carries
-    the run's name, and no guard holds the resumption: a job is not left suspended.
-    """
+    """job.restart: the job is suspended, all its pods go, it is resumed, and as many run again."""
 
     name: ClassVar[str] = "job.restart"
     target: ClassVar[ComponentKind | None] = ComponentKind.JOB
@@ -40,9 +38,9 @@ class RestartJob:
 
     def plan(self, arguments: Arguments, target: Component, world: World) -> Proposal:  # noqa: ARG002
         gang = world.cluster.job(_job_of(target))
-        if blocker := _blocker(gang):
+        if blocker := blocker_of(gang):
             return Proposal(blockers=(blocker,))
-        return Proposal(effects=(Effect("restart", gang.stable_name, _described(gang), interrupts=True),))
+        return Proposal(effects=(Effect("restart", gang.stable_name, described(gang), interrupts=True),))
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         name = _job_of(target)
@@ -55,11 +53,12 @@ class RestartJob:
             return _suspend(gang, ledger)
         if resumed is None or resumed.state is EffectState.FAILED:
             if gang.suspended_by != ledger.run.id:
-                return Failed(_taken_over(gang), by_person=True)
+                return Failed(taken_over(gang), by_person=True)
             if gang.pods:
-                return RetryAfter(_LOOK_AGAIN, f"{_pods(len(gang.pods))} of {name} have not gone yet: {_where(gang)}")
+                return RetryAfter(_LOOK_AGAIN, pods_left(gang))
         if resumed is None or resumed.state is not EffectState.DONE:
-            return _resume(gang, ledger)
+            resume(gang, ledger)
+            return RetryAfter(_LOOK_AGAIN, f"{name} was resumed")
         return _runs_again(gang, ledger)
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
@@ -75,42 +74,15 @@ class RestartJob:
         resumed = ledger.record(f"resume/{name}")
         if resumed is not None and resumed.state is EffectState.DONE:
             return Done(f"{name} was restarted, and that cannot be taken back")
-
-        def resume() -> str:
-            try:
-                ledger.world.cluster.resume(name, by=ledger.run.id)
-            except (Conflict, NotFound) as error:
-                return f"left as it is: {error}"
-            return "resumed"
-
-        for record in ledger.standing("suspend/"):
-            ledger.undo(record, do=resume)
+        take_back(ledger.standing("suspend/"), ledger)
         return Done(f"{name} is not suspended by this run")
 
 
 def _suspend(gang: Gang, ledger: Ledger) -> Outcome:
-    cluster, name, owner = ledger.world.cluster, gang.stable_name, ledger.run.id
-    if gang.suspended_by != owner and (blocker := _blocker(gang)):
+    if gang.suspended_by != ledger.run.id and (blocker := blocker_of(gang)):
         return Failed(blocker, by_person=gang.suspended and gang.suspended_by is None)
-
-    def suspend() -> str:
-        cluster.suspend(name, by=owner, reason=f"healer restarts it: {ledger.run.plan.reason}")
-        return f"suspended, {_described(gang)}"
-
-    found = msgspec.json.encode(_Found(gang.running)).decode()
-    ledger.effect(f"suspend/{name}", do=suspend, happened=lambda: cluster.job(name).suspended_by == owner, found=found)
-    return RetryAfter(_LOOK_AGAIN, f"{name} was suspended")
-
-
-def _resume(gang: Gang, ledger: Ledger) -> Outcome:
-    cluster, name, owner = ledger.world.cluster, gang.stable_name, ledger.run.id
-
-    def resume() -> str:
-        cluster.resume(name, by=owner)
-        return "resumed"
-
-    ledger.give_back(f"resume/{name}", do=resume, happened=lambda: cluster.job(name).suspended_by != owner)
-    return RetryAfter(_LOOK_AGAIN, f"{name} was resumed")
+    suspend(gang, ledger, to="restarts it", found=msgspec.json.encode(_Found(gang.running)).decode())
+    return RetryAfter(_LOOK_AGAIN, f"{gang} was suspended")
 
 
 def _runs_again(gang: Gang, ledger: Ledger) -> Outcome:
@@ -120,10 +92,10 @@ def _runs_again(gang: Gang, ledger: Ledger) -> Outcome:
     if gang.end is GangEnd.FAILED:
         return Failed(f"{name} was restarted, and has failed since")
     if gang.suspended:
-        return Failed(_taken_over(gang), by_person=gang.suspended_by is None)
+        return Failed(taken_over(gang), by_person=gang.suspended_by is None)
     if gang.running < before:
-        return RetryAfter(_LOOK_AGAIN, f"{gang.running} of {_pods(before)} of {name} run again")
-    return Done(f"{_pods(before)} of {name} run again")
+        return RetryAfter(_LOOK_AGAIN, f"{gang.running} of {pods(before)} of {name} run again")
+    return Done(f"{pods(before)} of {name} run again")
 
 
 def _gone(name: str, ledger: Ledger) -> Failed:
@@ -137,42 +109,6 @@ def _gone(name: str, ledger: Ledger) -> Failed:
 def _pods_before(ledger: Ledger) -> int:
     (record,) = ledger.standing("suspend/")
     return msgspec.json.decode(record.found, type=_Found).pods
-
-
-def _blocker(gang: Gang) -> str:
-    """Why it cannot be restarted; empty if it can."""
-    if gang.why_not:
-        return f"{gang} cannot be restarted whole: {gang.why_not}"
-    if gang.end is not None:
-        return f"{gang} has ended: it is {gang.end}"
-    if gang.suspended:
-        return f"{gang} is already suspended by {gang.suspended_by or 'a person'}"
-    if not gang.running:
-        return f"no pod of {gang} runs"
-    return ""
-
-
-def _taken_over(gang: Gang) -> str:
-    if gang.suspended:
-        return f"{gang} is suspended by {gang.suspended_by or 'a person'}: their decision stands"
-    return f"a person resumed {gang}: their decision stands"
-
-
-def _described(gang: Gang) -> str:
-    names = [pod.name for pod in gang.pods if pod.running]
-    more = f" and {len(names) - _MOST_PODS} more" if len(names) > _MOST_PODS else ""
-    shown = ", ".join(sorted(names)[:_MOST_PODS])
-    return f"{shown}{more} on {', '.join(gang.nodes)}; loses its work since the last checkpoint"
-
-
-def _where(gang: Gang) -> str:
-    """The first of its pods."""
-    first = min(gang.pods, key=lambda pod: pod.name)
-    return f"{first.name} is on {first.node or 'no node'}"
-
-
-def _pods(count: int) -> str:
-    return "1 pod" if count == 1 else f"{count} pods"
 
 
 def _job_of(target: Component) -> str:

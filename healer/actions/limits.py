@@ -16,14 +16,14 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from healer.actions.caps import NodeCap, caps_of, renew, restore_all, set_cap, spread
+from healer.actions.caps import NodeCap, caps_in_line, caps_of, renew, restore_all, set_cap, spread
 from healer.actions.evictions import node_of
 from healer.actions.rack import TOLERANCE_W
 from healer.actions.wait import compile_condition, unmet
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import GpuPower
 from healer.domain.plan import Effect
-from healer.domain.run import Done, EffectRecord, EffectState, Failed, Outcome, RetryAfter
+from healer.domain.run import Done, EffectState, Failed, Outcome, RetryAfter
 from healer.errors import Rejected, Unavailable
 from healer.schema import Duration, Section, format_duration
 from healer.verb import Ledger, Proposal, World
@@ -95,7 +95,8 @@ class Limit:
 class Keep:
     """power.keep: renew the limits of this run until a condition on the world has held for some time.
 
-    What is not known meets no condition, and the limits stay.
+    What is not known meets no condition, and the limits stay. Those that the first run of the incident has kept are
+    renewed as well.
     """
 
     name: ClassVar[str] = "power.keep"
@@ -139,7 +140,7 @@ class Keep:
         if since is not None and now - since >= arguments.lasting:
             return Done(f"{arguments.until} for {format_duration(arguments.lasting)}")
         waits = f"kept until {why or arguments.until}" + ("" if since is None else f", so since {since:%H:%M:%S}Z")
-        wait = min([_LOOK_AGAIN, *(cap.ttl / 3 for cap in caps_of(ledger).values())])
+        wait = min([_LOOK_AGAIN, *(cap.ttl / 3 for cap in caps_in_line(ledger).values())])
         return RetryAfter(wait, "; ".join([waits, *failures]))
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
@@ -239,7 +240,7 @@ def _slowed(target: Component, world: World) -> Iterator[str]:
 def _renewed(ledger: Ledger) -> list[str]:
     """Renew the limits on every node, and say where it could not be done: there the agent falls back to the same."""
     failures = []
-    for node, cap in caps_of(ledger).items():
+    for node, cap in caps_in_line(ledger).items():
         try:
             renew(ledger, node, cap)
         except (Unavailable, Rejected) as error:
@@ -257,7 +258,7 @@ def _met_since(ledger: Ledger, until: str, *, met: bool) -> datetime | None:
     if met and standing is not None and now - run.next_look_at <= _MOST_LATE:
         return standing.intended_at
     if met:
-        ledger.save(EffectRecord(run.id, ledger.step_id, _MET, EffectState.DONE, now, now, detail=until))
+        ledger.note(_MET, until)
         return now
     if standing is not None:
         ledger.save(replace(standing, state=EffectState.UNDONE, settled_at=now, detail=f"no longer {until}"))

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from healer.actions.caps import (
     NodeCap,
+    caps_in_line,
     caps_of,
     change_all,
     finish_change,
@@ -72,7 +73,8 @@ class Cap:
 
     def run(self, arguments: _CapArguments, target: Component, ledger: Ledger) -> Outcome:
         begun = caps_of(ledger)
-        if begun and not finish_change(ledger) and _correct(ledger, arguments.share_of_budget, target):
+        own = ledger.standing("cap/", of_any_step=True)
+        if begun and not finish_change(ledger, own) and _correct(ledger, arguments.share_of_budget, target):
             return RetryAfter(_LOOK_AGAIN, "the caps were lowered further; waiting for the rack's meter")
         rack = rack_power(target, ledger.world)
         if not begun and not rack.gpus:
@@ -102,7 +104,8 @@ class Hold:
     """power.hold: keep the caps of this run alive, and raise or lower them with the demand, until they no longer bind.
 
     A raise gives the GPUs that are at their limit no more than the room that the meter shows, so that it cannot bring
-    the rack over its budget; a rack that is over it again is lowered at once.
+    the rack over its budget; a rack that is over it again is lowered at once. Caps that the first run of the incident
+    has kept are held as well.
     """
 
     name: ClassVar[str] = "power.hold"
@@ -123,11 +126,18 @@ class Hold:
         return Proposal()
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
-        if finish_change(ledger):
+        caps = caps_in_line(ledger)
+        if not caps:
+            return Done("there is no cap to hold")
+        if finish_change(ledger, ledger.standing_in_line("cap/")):
             return RetryAfter(_LOOK_AGAIN, "finished a change that was interrupted")
-        caps = caps_of(ledger)
         for node, cap in caps.items():
             renew(ledger, node, cap)
+        return self._adjusted(arguments, target, ledger, caps)
+
+    def _adjusted(
+        self, arguments: Arguments, target: Component, ledger: Ledger, caps: Mapping[str, NodeCap]
+    ) -> Outcome:
         frame, row = measured(target, ledger.world)
         cap_w = max(cap.cap_w for cap in caps.values())
         default_w = max(cap.default_w for cap in caps.values())
@@ -156,7 +166,9 @@ class Hold:
 
 
 class Restore:
-    """power.restore: the limits that this run lowered are the device's defaults again, as they were found."""
+    """power.restore: the limits that this run lowered are the device's defaults again, as they were found; those, too,
+    that the first run of the incident has kept.
+    """
 
     name: ClassVar[str] = "power.restore"
     target: ClassVar[ComponentKind | None] = None
@@ -170,10 +182,10 @@ class Restore:
         return Proposal(effects=(Effect("restore power", str(target), "when the limits are not needed any more"),))
 
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        return restore_all(ledger)
+        return restore_all(ledger, in_line=True)
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
-        left = ledger.standing("cap/", of_any_step=True)
+        left = ledger.standing_in_line("cap/")
         return RetryAfter(_LOOK_AGAIN, f"{left[0].key} stands") if left else Done("every limit is back as it was found")
 
     def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:

@@ -13,6 +13,7 @@ from healer.actions.job import RestartJob
 from healer.actions.limits import Keep, Limit
 from healer.actions.node import Cordon, Drain, Uncordon
 from healer.actions.power import Cap, Hold, Restore
+from healer.actions.shed import Readmit, Shed
 from healer.actions.ticket import OpenTicket
 from healer.actions.wait import Until, compile_condition
 from healer.documents import Document, KeyPath, nearest, parse_document
@@ -25,7 +26,7 @@ _ALL: tuple[Action, ...] = (
     *(Cordon(), Drain(), Uncordon()),
     *(Reset(), Reboot(), BurnIn(), Collect()),
     *(Cap(), Hold(), Limit(), Keep(), Restore()),
-    *(RestartJob(), RestartExporter()),
+    *(RestartJob(), Shed(), Readmit(), RestartExporter()),
     *(OpenTicket(), Until()),
 )
 BUILT_IN: Verbs = {action.name: action for action in _ALL}

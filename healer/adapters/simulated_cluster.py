@@ -157,7 +157,13 @@ class SimulatedCluster:
             self._work.place_waiting()
 
     def add_workload(
-        self, owner: str, *, node: str | None = None, namespace: str = DEFAULT_NAMESPACE, gpus: int = 0
+        self,
+        owner: str,
+        *,
+        node: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        gpus: int = 0,
+        priority: int = 0,
     ) -> None:
         """Start one workload of `owner`, which is "Kind/name", on `node` or else wherever there is room.
 
@@ -166,7 +172,7 @@ class SimulatedCluster:
         """
         with self._lock:
             self._work.settle(self._clock.now())
-            self._work.start(owner, node=node, namespace=namespace, gpus=gpus)
+            self._work.start(owner, node=node, namespace=namespace, gpus=gpus, priority=priority)
 
     def gpu_jobs(self) -> dict[GpuSlot, str]:
         """Which job has which GPU: those of a node are given away in their order."""

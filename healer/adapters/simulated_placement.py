@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from healer.adapters.simulated_workloads import DISPOSITIONS, Placed, Suspension, gang_of, leaving
 from healer.domain.fleet import Disposition, Gang, Node, Workload, parse_gang_name
@@ -40,14 +41,15 @@ class Placement:
     def on(self, node: str) -> Iterator[Placed]:
         return (placed for placed in self.placed.values() if placed.workload.node == node)
 
-    def start(self, owner: str, *, node: str | None, namespace: str, gpus: int) -> None:
+    def start(self, owner: str, *, node: str | None, namespace: str, gpus: int, priority: int) -> None:
+        make = partial(self._make, owner, namespace=namespace, gpus=gpus, priority=priority)
         if node is not None:
-            self._put(self._make(owner, namespace=namespace, gpus=gpus), self.known(node).name)
+            self._put(make(), self.known(node).name)
         elif owner.startswith("DaemonSet/"):
             for name in self.nodes:
-                self._put(self._make(owner, namespace=namespace, gpus=gpus), name)
+                self._put(make(), name)
         else:
-            self._waiting.append(self._make(owner, namespace=namespace, gpus=gpus))
+            self._waiting.append(make())
             self.place_waiting()
 
     def send_away(self, placed: Placed, at: datetime) -> None:
@@ -62,7 +64,7 @@ class Placement:
             del self.placed[gone.uid]
             if gone.owner.startswith("Pod/"):
                 continue
-            another = self._make(gone.owner, namespace=gone.namespace, gpus=placed.gpus)
+            another = self._make(gone.owner, namespace=gone.namespace, gpus=placed.gpus, priority=placed.priority)
             if gone.owner.startswith("DaemonSet/"):
                 self._put(another, gone.node)
             elif gone.stable_name in self._suspended:
@@ -83,7 +85,7 @@ class Placement:
 
     def gang(self, job: str) -> Gang:
         held = (*self.placed.values(), *self._waiting)
-        pods = [each.workload for each in held if each.workload.stable_name == job]
+        pods = [each for each in held if each.workload.stable_name == job]
         suspension = self._suspended.get(job)
         name = parse_gang_name(job)
         if name is None or not (pods or suspension):
@@ -113,7 +115,7 @@ class Placement:
     def _room(self, node: str) -> int:
         return self._gpus_per_node - sum(held.gpus for held in self.on(node))
 
-    def _make(self, owner: str, *, namespace: str, gpus: int) -> Placed:
+    def _make(self, owner: str, *, namespace: str, gpus: int, priority: int) -> Placed:
         kind, _, stem = owner.partition("/")
         if not kind or not stem:
             raise Rejected(NAME, f'owner {owner!r} is not of the form "Kind/name"')
@@ -121,7 +123,7 @@ class Placement:
         name = stem if kind == "Pod" else f"{stem}-{number}"
         uid = f"00000000-0000-0000-0000-{number:012d}"
         disposition, why = DISPOSITIONS.get(kind, (Disposition.EVICT, ""))
-        return Placed(Workload(namespace, name, uid, "", owner, disposition, why=why), gpus)
+        return Placed(Workload(namespace, name, uid, "", owner, disposition, why=why), gpus, priority=priority)
 
     def _put(self, made: Placed, node: str) -> None:
         workload = replace(made.workload, node=node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -65,6 +65,7 @@ class Placed:
     workload: Workload
     gpus: int
     ends_at: datetime | None = None  # when it is gone, once it is leaving
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +90,20 @@ def leaving(workload: Workload) -> Workload:
     return replace(workload, leaving=True, disposition=Disposition.EVICT, why="")
 
 
-def gang_of(name: tuple[str, str, str], pods: Iterable[Workload], suspension: Suspension | None) -> Gang:
+def gang_of(name: tuple[str, str, str], pods: Collection[Placed], suspension: Suspension | None) -> Gang:
     """Args:
     name: namespace, kind and name.
-    pods: those of it that have not ended, placed or not.
+    pods: those of it that have not ended, on a node or not.
     """
     return Gang(
         *name,
         suspended=suspension is not None,
         suspended_by=None if suspension is None else suspension.by,
-        pods=tuple(GangPod(pod.name, pod.node, running=bool(pod.node) and not pod.leaving) for pod in pods),
+        pods=tuple(_gang_pod(pod.workload) for pod in pods),
         why_not=WHY_NOT_WHOLE.get(name[1], ""),
+        priority=max((pod.priority for pod in pods), default=0),
     )
+
+
+def _gang_pod(pod: Workload) -> GangPod:
+    return GangPod(pod.name, pod.node, running=bool(pod.node) and not pod.leaving)

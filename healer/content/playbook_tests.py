@@ -37,6 +37,7 @@ class Workloads(Section):
     """Attributes:
     owner: "Kind/name". A DaemonSet stays, a Pod has nobody to make it again, all others move.
     gpus: of each of them.
+    priority: the scheduler's.
     """
 
     owner: Annotated[str, Field(pattern="^[A-Z][A-Za-z]*/[a-z0-9][a-z0-9.-]*$")]
@@ -44,6 +45,7 @@ class Workloads(Section):
     namespace: str = "default"
     gpus: Annotated[int, Field(ge=0)] = 0
     count: Annotated[int, Field(ge=1, le=100)] = 1
+    priority: int = 0
 
 
 class WorkloadBudget(Section):

@@ -116,6 +116,7 @@ class Gang:
         pods: all that have not ended, those that are leaving included.
         why_not: why it cannot be restarted whole; empty if it can be.
         end: None while it has not ended.
+        priority: the scheduler's, the highest of its pods; 0 where none was given.
     """
 
     namespace: str
@@ -126,6 +127,7 @@ class Gang:
     pods: tuple[GangPod, ...] = ()
     why_not: str = ""
     end: GangEnd | None = None
+    priority: int = 0
 
     @property
     def stable_name(self) -> str:

@@ -74,7 +74,8 @@ class Incident:
     tried: what was done and has not helped, and why, oldest first.
     vanished: all that ever said so is that it is not shown any more.
     line: its first run, whose name is on what was kept; empty before.
-    kept: a run that has failed keeps its node out of service: it does not go away by itself before a person knows.
+    kept: of a run that has failed something stands, a cordon, a limit, a suspended job: it does not go away by itself
+        before a person knows.
     story: one line on where it stands, for the person who opens it.
     """
 

@@ -113,6 +113,8 @@ class Stage:
     _starts: int = 0
     # How many changes of the cluster, the power limits, the nodes and the tickets are in `effects`.
     _seen: tuple[int, int, int, int] = (0, 0, 0, 0)
+    # Of the nodes that the test gives work, whether any is left.
+    _worked: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         site = self.test.site
@@ -126,7 +128,10 @@ class Stage:
         )
         for each in self.test.workloads:
             for _ in range(each.count):
-                self.cluster.add_workload(each.owner, node=each.node, namespace=each.namespace, gpus=each.gpus)
+                self.cluster.add_workload(
+                    each.owner, node=each.node, namespace=each.namespace, gpus=each.gpus, priority=each.priority
+                )
+        self._worked = {node: True for node in layout.nodes if self.cluster.gpus_in_use(node)}
         for budget in self.test.workload_budgets:
             self.cluster.set_budget(
                 budget.name, owner=budget.owner, min_available=budget.min_available, namespace=budget.namespace
@@ -184,7 +189,16 @@ class Stage:
             if quiet_since is not None and self.clock.now() - quiet_since >= _SETTLED:
                 break
             self.clock.advance(_STEP)
+            self._let_idle()
             self.fleet.advance(_STEP.total_seconds())
+
+    def _let_idle(self) -> None:
+        """The GPUs of a node whose work has gone draw little."""
+        for node, worked in self._worked.items():
+            works = self.cluster.gpus_in_use(node) > 0
+            if works is not worked:
+                self.fleet.set_idle(node, idle=not works)
+                self._worked[node] = works
 
     def _turn(self) -> None:
         with suppress(Unavailable):  # as in the daemon: what cannot be observed now is observed later

@@ -24,6 +24,9 @@ from healer.ports import Clock, Journal, Transaction
 
 _log = structlog.get_logger(__name__)
 
+# By the first part of an effect's key, the effect that ends it, if that is not its undoing.
+_GIVEN_BACK_BY = {"cordon": "uncordon", "suspend": "resume", "cap": ""}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Book:
@@ -237,12 +240,13 @@ class Book:
         story = f"{run.plan.playbook} {run.state}: {run.cause or run.detail}"
         if run.state is RunState.CANCELLED or run.by_person:
             return replace(incident, state=IncidentState.ESCALATED, changed_at=now, story=story)
-        return self._given_up(replace(incident, kept=incident.kept or self._keeps_a_node(run)), story)
+        return self._given_up(replace(incident, kept=incident.kept or self._keeps_something(run)), story)
 
-    def _keeps_a_node(self, run: Run) -> bool:
-        """Whether what it has cordoned is still so in its name."""
-        done = {each.key.partition("/")[0] for each in self.journal.effects(run.id) if each.state is EffectState.DONE}
-        return "cordon" in done and "uncordon" not in done
+    def _keeps_something(self, run: Run) -> bool:
+        """Whether what it has cordoned, suspended or limited is still so in its name."""
+        effects = self.journal.effects(run.id)
+        done = {each.key.partition("/")[::2] for each in effects if each.state is EffectState.DONE}
+        return any(verb in _GIVEN_BACK_BY and (_GIVEN_BACK_BY[verb], what) not in done for verb, what in done)
 
     def _given_up(self, incident: Incident, why: str) -> Incident:
         now, plan = self.clock.now(), incident.plan

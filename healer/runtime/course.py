@@ -157,4 +157,5 @@ _DEEDS = {
     "collect": ("collect", ""),
 }
 _NUMBERED = frozenset({"cap", "reboot", "burn_in", "collect"})  # after the node comes which change or attempt it was
-_OF_NOTHING = {"ticket": "ticket", "met": ""}  # met: since when a condition holds, which changes nothing
+# Changes nothing: since when a condition holds, that the pods of a job have gone.
+_OF_NOTHING = {"ticket": "ticket", "met": "", "gone": ""}

@@ -153,7 +153,9 @@ class Operator:
             situation = self.knowledge.situation(incident, docket.claims_with_questions)
             plan = replace(plan, budget=budget_line(plan, situation))
             verdict = verdict or first_verdict(plan, situation) or docket.asked_elsewhere(incident, plan)
-        if plan is not None and verdict is not None and self._is_stuck(incident, plan, verdict):
+        if plan is not None and planned.lacking and plan.otherwise is not None:
+            self.book.give_up(replace(incident, plan=plan), f"{plan.playbook} cannot be done here: {verdict}")
+        elif plan is not None and verdict is not None and self._is_stuck(incident, plan, verdict):
             self.book.give_up(incident, f"{plan.playbook} was held for {format_duration(plan.deadline)}: {verdict}")
         elif plan is None or verdict is not None:
             story = str(verdict) if verdict else "no playbook answers this failure mode"

@@ -16,7 +16,7 @@ from healer.domain.incident import Incident
 from healer.domain.plan import Plan, PlannedStep
 from healer.domain.playbook import OnError, Playbook, Step, given
 from healer.domain.verdict import Guard, Mode, Verdict
-from healer.errors import HealerError, Rejected, Unavailable
+from healer.errors import HealerError, NoMeans, Rejected, Unavailable
 from healer.policy.selection import choose_playbook, items_of, target_of
 from healer.verb import Proposal, Verbs, World
 
@@ -25,10 +25,12 @@ from healer.verb import Proposal, Verbs, World
 class Planned:
     """Attributes:
     verdict: why there can be no plan, or why the plan cannot be carried out.
+    lacking: whether that is because there is nothing here to do it with.
     """
 
     plan: Plan | None = None
     verdict: Verdict | None = None
+    lacking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Planner:
             if (seen := step.sees(variables)) is not None
             and (items := _items(step, incident, target, world)) is not None
         )
-        proposals = [self._proposal(step, part.target, world) for step in steps for part in step.parts(target)]
+        proposals, lacks = self._proposals(steps, target, world)
         plan = Plan(
             incident_id=incident.id,
             playbook=playbook.name,
@@ -80,11 +82,27 @@ class Planner:
             locks=tuple(lock_named(lock, variables) for lock in playbook.locks),
             asking=playbook.approval.asking,
         )
+        if lacks:
+            return Planned(plan, Verdict(Guard.TARGET, "; ".join(lacks), "that is put right"), lacking=True)
         blockers = [text for proposal in proposals for text in proposal.blockers]
         if blockers:
             return Planned(plan, Verdict(Guard.TARGET, "; ".join(blockers), "that is put right"))
         waits = unmet(playbook.moment, target, world) if playbook.moment else None
         return Planned(plan, None if waits is None else Verdict(Guard.MOMENT, f"waits until {waits}", "that is so"))
+
+    def _proposals(
+        self, steps: Sequence[PlannedStep], target: Component, world: World
+    ) -> tuple[list[Proposal], tuple[str, ...]]:
+        """What the verbs would do, and what they lack for it here."""
+        proposals: list[Proposal] = []
+        lacks: dict[str, None] = {}
+        for step in steps:
+            for part in step.parts(target):
+                try:
+                    proposals.append(self._proposal(step, part.target, world))
+                except NoMeans as error:
+                    lacks[str(error)] = None
+        return proposals, tuple(lacks)
 
     def _proposal(self, step: PlannedStep, target: Component, world: World) -> Proposal:
         action = self.verbs[step.use]

@@ -88,15 +88,17 @@ class KubernetesJobs:
         if kind is None:
             return Gang(namespace, word, stem, why_not=_why_no_kind(word))
         seen = self._read(name, kind)
+        pods = self._pods(namespace, kind, stem)
         return Gang(
             namespace,
             word,
             stem,
             suspended=is_suspended(seen, kind),
             suspended_by=suspension_owner(seen, kind),
-            pods=self._pods(namespace, kind, stem),
+            pods=tuple(_pod_of(pod) for pod in pods),
             why_not=why_not(seen),
             end=end_of(seen),
+            priority=max((pod.spec.priority for pod in pods), default=0),
         )
 
     def suspend(self, job: str, *, by: str, reason: str) -> None:
@@ -130,11 +132,12 @@ class KubernetesJobs:
     def _read(self, name: str, kind: Kind) -> JobObject:
         return self._client.ask(JobObject, _about("get", name, kind))
 
-    def _pods(self, namespace: str, kind: Kind, stem: str) -> tuple[GangPod, ...]:
+    def _pods(self, namespace: str, kind: Kind, stem: str) -> tuple[Pod, ...]:
+        """Those that have not ended."""
         query = {"labelSelector": f"{kind.label}={stem}"}
         pages = self._client.pages(PodList, Question("list", "pods", namespace=namespace), query)
         pods = (pod for page in pages for pod in page.items or ())
-        return tuple(_pod_of(pod) for pod in pods if pod.status.phase not in rules.FINISHED)
+        return tuple(pod for pod in pods if pod.status.phase not in rules.FINISHED)
 
     def _patch_unless_changed(
         self, name: str, kind: Kind, seen: JobObject, change: Mapping[str, object], notes: Mapping[str, str | None]

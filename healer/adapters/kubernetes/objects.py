@@ -81,6 +81,7 @@ class Volume(_Object, frozen=True):
 class PodSpec(_Object, frozen=True):
     node_name: str = ""
     volumes: list[Volume] = []
+    priority: int = 0
 
 
 class PodStatus(_Object, frozen=True):
