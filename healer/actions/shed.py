@@ -168,29 +168,15 @@ class Readmit:
     def run(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:
         for resumed in ledger.standing("resume/"):
             gang = _gang(job_in(resumed), ledger)
-            _settle(resumed, ledger, happened=gang is None or gang.suspended_by != ledger.run.id)
+            if _settle(resumed, ledger, happened=gang is None or gang.suspended_by != ledger.run.id):
+                return RetryAfter(_LOOK_AGAIN, f"whether {job_in(resumed)} was resumed was in doubt")
         frame, row = measured(target, ledger.world)
         left, changed_at = [*_ours(ledger)], _changed_at(ledger)
-        if not left and changed_at is not None and frame.at - changed_at < arguments.lasting:
+        if left:
+            return _readmit(left, arguments, (frame, row), changed_at or frame.at, ledger)
+        if changed_at is not None and frame.at - changed_at < arguments.lasting:
             return RetryAfter(_LOOK_AGAIN, "every job was resumed; waiting for what they draw")
-        if not left:
-            return Done("no job is suspended by this run any more")
-        gang, record = left[0]
-        budget_w = _now(frame, row)[1]
-        if (frame.rack_window(_OVER_FOR)[:, row] > budget_w).all():
-            return Failed(f"the rack is over its budget of {budget_w:.0f} W again{_without(ledger)}")
-        since = max(changed_at or frame.at, frame.at - arguments.lasting)
-        suspended = f"{', '.join(str(each) for each, _ in left)} suspended"
-        window_w = frame.rack_window(frame.at - since)[:, row]
-        if frame.at - since < arguments.lasting or np.isnan(window_w).any():
-            return RetryAfter(_LOOK_AGAIN, f"{suspended}; waiting for what the rack draws now")
-        needed_w = float(window_w.max()) + msgspec.json.decode(record.found, type=_Found).power_w
-        room_w = arguments.share_of_budget * budget_w
-        if needed_w > room_w:
-            wants = f"with {gang} the rack would draw {needed_w:.0f} W, and may {room_w:.0f} W"
-            return RetryAfter(_LOOK_AGAIN, f"{suspended}; {wants}")
-        resume(gang, ledger)
-        return RetryAfter(_LOOK_AGAIN, f"{gang} was resumed")
+        return Done("no job is suspended by this run any more")
 
     def verify(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         """They were resumed, and what becomes of them is not this run's any more."""
@@ -198,6 +184,33 @@ class Readmit:
 
     def undo(self, arguments: Arguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
         return Done("what was resumed goes on")
+
+
+def _readmit(
+    left: Sequence[tuple[Gang, EffectRecord]],
+    arguments: Readmit.Arguments,
+    rack: tuple[Frame, int],
+    changed_at: datetime,
+    ledger: Ledger,
+) -> Outcome:
+    """Resume the first of these, if the rack has room for it."""
+    frame, row = rack
+    gang, record = left[0]
+    budget_w = _now(frame, row)[1]
+    if (frame.rack_window(_OVER_FOR)[:, row] > budget_w).all():
+        return Failed(f"the rack is over its budget of {budget_w:.0f} W again{_without(ledger)}")
+    since = max(changed_at, frame.at - arguments.lasting)
+    suspended = f"{', '.join(str(each) for each, _ in left)} suspended"
+    window_w = frame.rack_window(frame.at - since)[:, row]
+    if frame.at - since < arguments.lasting or np.isnan(window_w).any():
+        return RetryAfter(_LOOK_AGAIN, f"{suspended}; waiting for what the rack draws now")
+    needed_w = float(window_w.max()) + msgspec.json.decode(record.found, type=_Found).power_w
+    room_w = arguments.share_of_budget * budget_w
+    if needed_w > room_w:
+        wants = f"with {gang} the rack would draw {needed_w:.0f} W, and may {room_w:.0f} W"
+        return RetryAfter(_LOOK_AGAIN, f"{suspended}; {wants}")
+    resume(gang, ledger)
+    return RetryAfter(_LOOK_AGAIN, f"{gang} was resumed")
 
 
 def _loads(frame: Frame, target: Component) -> Iterator[_Load]:

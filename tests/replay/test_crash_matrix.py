@@ -137,6 +137,27 @@ def hot_site(folder: Path, fuse: Fuse) -> Site:
     return site
 
 
+class WorkingSite(Site):
+    """The GPUs of a node without work idle."""
+
+    def let_pass(self, seconds: float) -> None:
+        for node in self.fleet.layout.nodes:
+            self.fleet.set_idle(node, idle=not self.cluster.gpus_in_use(node))
+        super().let_pass(seconds)
+
+
+def heavy_site(folder: Path, fuse: Fuse) -> Site:
+    """A rack draws more than its budget for some minutes, and its agents lower no limit."""
+    site = WorkingSite(folder, nodes=2, budget_w=3300.0, fuse=fuse)
+    for owner, node, priority in (("Job/pretrain", "gpu-001", 100), ("Job/train", SICK, 0)):
+        site.cluster.add_workload(owner, node=node, namespace="training", gpus=2, priority=priority)
+    site.topology = ClusterJobs(site.cluster)
+    site.power.refused |= {*site.fleet.layout.nodes}
+    site.restart()
+    site.fleet.inject(Fault(FaultKind.LOAD_SURGE, 0, rack="rack-1", duration_s=180))
+    return site
+
+
 def on_call(site: Site) -> None:
     """Approves what is asked, and cancels what gets nowhere."""
     if site.channel.asked and site.pending():
@@ -236,6 +257,22 @@ def assert_restarted_once(site: Site) -> None:
     assert site.tickets.opened == {}
 
 
+def assert_shed_and_readmitted_once(site: Site) -> None:
+    """The cap has failed; the least important job was suspended, and runs again."""
+    incident = site.incident()
+    assert incident.state is IncidentState.RESOLVED, incident.story
+    second, first = site.journal.runs()
+    assert (first.plan.playbook, first.state) == ("cap-rack-power", RunState.FAILED)
+    assert (second.plan.playbook, second.state) == ("shed-rack-load", RunState.SUCCEEDED), second.cause
+    assert [(effect.verb, effect.of) for effect in site.cluster.effects] == [(Verb.SUSPEND, JOB), (Verb.RESUME, JOB)]
+    assert site.cluster.job(JOB).running == 1
+    assert len(site.journal.approvals()) == 1
+    assert site.journal.leases() == {}
+    for run in (first, second):
+        assert EffectState.INTENT not in {effect.state for effect in site.journal.effects(run.id)}
+    assert first_broken_link(site.journal.audit_log(limit=10_000)) is None
+
+
 def operations(site: Site) -> list[str]:
     """What the agent of the sick node was made to do, each once however often it was told."""
     keys = {key: order.operation for _, key, order in site.care.asked}
@@ -333,6 +370,7 @@ MATRICES: tuple[tuple[MakeSite, Check, float, str], ...] = (
     (lost_site, assert_rebooted_once, 30, "before reboot"),
     (sick_site, assert_kept_and_handed_over, 30, "before burn_in"),
     (hot_site, assert_cooled_and_restored, 30, "before set_limits"),
+    (heavy_site, assert_shed_and_readmitted_once, 10, "before suspend"),
 )
 
 
@@ -347,6 +385,7 @@ HAS = (
     {"before reboot", "after reboot", "before burn_in", "after burn_in", "before uncordon", "after uncordon"},
     {"before burn_in", "after burn_in", "before ticket", "after ticket"},
     {"before set_limits", "after set_limits", "before restore", "after restore", "after ticket"},
+    {"before suspend", "after suspend", "before resume", "after resume"},
 )
 
 

@@ -12,7 +12,7 @@ from healer.content.playbooks import parse_playbook
 from healer.documents import parse_document
 from healer.domain.incident import IncidentState
 from healer.domain.playbook import Playbook
-from healer.domain.run import RunState
+from healer.domain.run import EffectState, RunState
 from healer.domain.verdict import Guard
 from healer.sim.faults import Fault, FaultKind
 from tests.virtual_site import ON_CALL, Site, add_training
@@ -213,3 +213,54 @@ def test_only_a_node_that_is_kept_out_leads_on_although_its_fault_is_gone(site: 
     else:
         assert incident.state is IncidentState.RESOLVED
         assert site.cluster.node(SICK).available
+
+
+def test_what_there_is_nothing_to_do_with_leads_to_the_next_at_once(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        climb(site, FIRST.replace("use: node.drain", "use: evidence.collect"), SECOND)
+        site.fleet.inject(Fault(FaultKind.UNCORRECTABLE_ECC, 0, node=SICK, gpu=1))
+        site.ticks(3)
+        (tried,) = site.incident().tried
+        assert tried.startswith(
+            "gently cannot be done here: target: agent: no node agents are configured; set agent.url"
+        )
+        assert [pending.plan.playbook for pending in site.pending()] == ["firmly"]
+
+
+def test_without_a_next_one_it_stays_open_and_says_what_is_missing(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        climb(site, FIRST.replace("use: node.drain", "use: evidence.collect").replace("otherwise: firmly", ""))
+        site.fleet.inject(Fault(FaultKind.UNCORRECTABLE_ECC, 0, node=SICK, gpu=1))
+        site.ticks(3)
+        assert site.incident().state is IncidentState.OPEN
+        assert "no node agents are configured" in site.incident().story
+
+
+def test_limits_that_the_first_rung_has_kept_are_put_back_by_a_later_one_although_its_fault_is_gone(
+    tmp_path: Path,
+) -> None:
+    limits = """
+steps:
+  - {id: limit, use: power.limit, with: {share: 0.5}, on_failure: keep}
+  - {id: better, wait_until: gpus.temperature < 0.0, timeout: 1m}
+"""
+    lifts = """
+steps:
+  - {id: restore, use: power.restore}
+"""
+    with Site(tmp_path) as site:
+        climb(site, FIRST.partition("steps:")[0] + limits, SECOND.partition("steps:")[0] + lifts)
+        site.fleet.inject(Fault(FaultKind.UNCORRECTABLE_ECC, 0, node=SICK, gpu=1))
+        site.ticks(2)
+        site.answer(approve=True)
+        site.ticks(5)
+        site.fleet.mend(SICK)
+        site.ticks(10)
+        assert site.incident().kept
+        assert site.limits_w() == {350.0, 700.0}
+        site.answer(approve=True)
+        site.ticks(2)
+        second, first = site.journal.runs()
+        assert (first.state, second.state) == (RunState.FAILED, RunState.SUCCEEDED)
+        assert site.limits_w() == {700.0}
+        assert {effect.state for effect in site.journal.effects(first.id)} == {EffectState.UNDONE}
