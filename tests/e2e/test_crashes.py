@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.prometheus, pytest.mark.kubernetes, pytest.mark.timeou
 Points = tuple[str, ...]  # see dying.py
 Life = tuple[Callable[[Line, Points], None], Points]
 
+DONE, UNDONE = EffectState.DONE, EffectState.UNDONE
 DYING = str(Path(__file__).with_name("dying.py"))
 AT_ONCE = 4
 PATIENCE_S = 120.0
@@ -56,7 +57,7 @@ def drained(line: Line, points: Points) -> None:
         f"200 patch nodes {rack.node}",
         *(f"201 create pods/eviction {pod.name}" for pod in before),
     )
-    run = _check(line, RunState.SUCCEEDED, {EffectState.DONE})
+    run = _check(line, RunState.SUCCEEDED, [("cordon", DONE), ("evict", DONE), ("evict", DONE)])
     assert rack.cordoned_by() == run.id
 
 
@@ -80,7 +81,7 @@ def given_back(line: Line, points: Points) -> None:
         f"201 create pods/eviction {gone.name}",
         f"200 patch nodes {rack.node}",
     )
-    _check(line, RunState.CANCELLED, {EffectState.UNDONE, EffectState.DONE})
+    _check(line, RunState.CANCELLED, [("cordon", UNDONE), ("evict", DONE)])
     assert rack.cordoned_by() is None
     assert not [name for name in rack.annotations() if name.startswith("healer.dev/")]
     assert rack.pods("train") == (kept,)
@@ -98,7 +99,7 @@ def restarted(line: Line, points: Points) -> None:
     daemon.eventually(lambda: _is(daemon, "resolved"), what="the incident is resolved", timeout_s=PATIENCE_S)
 
     assert rack.changes_here() == ("200 patch jobs train", "200 patch jobs train")
-    _check(line, RunState.SUCCEEDED, {EffectState.DONE})
+    _check(line, RunState.SUCCEEDED, [("suspend", DONE), ("resume", DONE)])
     assert not rack.is_suspended("train")
     after = rack.pods("train")
     assert len(after) == len(before)
@@ -182,14 +183,14 @@ def _is(daemon: DaemonProcess, state: str) -> bool:
     return any(daemon.get(f"/api/v1/incidents/{run['incident_id']}")["state"] == state for run in runs)
 
 
-def _check(line: Line, ends: RunState, effects: set[EffectState]) -> Run:
+def _check(line: Line, ends: RunState, had: list[tuple[str, EffectState]]) -> Run:
     """There was one run, and one question; they have ended, nothing is held or in doubt, and the record is unbroken."""
     with closing(SqlJournal(f"sqlite:///{line.folder / 'healer.db'}")) as journal:
         (run,) = journal.runs()
         (approval,) = journal.approvals()
-        states = {effect.state for effect in journal.effects(run.id)}
+        effects = [(effect.key.partition("/")[0], effect.state) for effect in journal.effects(run.id)]
         leases, log = journal.leases(), journal.audit_log(limit=10_000)
-    assert (run.state, approval.state, states, leases) == (ends, ApprovalState.APPROVED, effects, {})
+    assert (run.state, approval.state, effects, leases) == (ends, ApprovalState.APPROVED, had, {})
     assert len(line.slack.messages) == 1
     assert first_broken_link(log) is None
     actions = [entry.action for entry in log]
