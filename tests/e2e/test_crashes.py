@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -38,6 +39,7 @@ DYING = str(Path(__file__).with_name("dying.py"))
 AT_ONCE = 4
 PATIENCE_S = 120.0
 LOOKS_EVERY_S = 0.2
+THOUGHT_S = 2.5
 BUDGET = "all-of-them"
 # What somebody gets to know who asks, or tells, a process that dies meanwhile.
 UNHEARD = (Ended, Unavailable, httpx.TransportError, http.client.HTTPException)
@@ -164,11 +166,12 @@ def _live(daemon: DaemonProcess, points: Points, *, on_call: Callable[[], None],
 
 
 def _approve(line: Line, daemon: DaemonProcess) -> None:
-    """By a click on whatever is asked and not answered."""
+    """By a click on whatever is asked and not answered, after some thought: it could be asked again meanwhile."""
     approvals = daemon.get("/api/v1/approvals")["items"]
     if any(approval["state"] == ApprovalState.PENDING for approval in approvals):
         for message in line.slack.messages:
-            line.click(daemon, message)
+            if time.time() - float(message.ts) > THOUGHT_S:
+                line.click(daemon, message)
 
 
 def _cancel_what_waits(daemon: DaemonProcess) -> None:
