@@ -14,8 +14,8 @@ somebody silences the alert before it ends, where Alertmanager forgets, or where
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -177,11 +177,14 @@ class HeldNotices:
         return Taken(fates, tuple(news[:_MOST_NEWS]))
 
     def recall(self, incidents: Iterable[Incident], now: datetime) -> None:
-        """After a start: what live incidents rest on, so that they, too, end if nothing more is heard."""
+        """After a start: what live incidents rest on. It counts on as it was heard last, for else a detector that never
+        saw it would have it end; and if nothing more is heard, it lapses as any other word.
+        """
         for incident in incidents:
             if any(evidence.signal.startswith(_SIGNAL) for evidence in incident.evidence):
-                silent = Report(incident.failure_mode, incident.component, Health.UNKNOWN)
-                self._recalled[silent.key] = silent, now + self._expires_after
+                sick = incident.health if incident.healthy_since is None else Health.UNKNOWN
+                last = Report(incident.failure_mode, incident.component, sick)
+                self._recalled[last.key] = last, now + self._expires_after
 
     def findings(self, frame: Frame, now: datetime) -> Findings:
         """What fires, as findings; and a report of every component of which the newest word says anything at all."""
@@ -191,9 +194,9 @@ class HeldNotices:
         for word in self._words.values():
             component = located.component(word.component)
             groups.setdefault(f"{word.mode}@{component.key}", (component, []))[1].append(word)
-        self._recalled = {key: silent for key, silent in self._recalled.items() if key not in groups}
+        self._recalled = {key: last for key, last in self._recalled.items() if key not in groups}
         found: list[Finding] = []
-        reports = [report for report, until in self._recalled.values() if now >= until]
+        reports = [*self._recalled_reports(now)]
         for component, words in groups.values():
             firing = sorted((word for word in words if word.firing and now < word.counts_until), key=_worst_first)
             if firing:
@@ -217,6 +220,13 @@ class HeldNotices:
                 "Alertmanager's repeat_interval, and its webhook needs send_resolved: true"
             )
         return tuple(said)
+
+    def _recalled_reports(self, now: datetime) -> Iterator[Report]:
+        for last, until in self._recalled.values():
+            if now >= until:
+                yield replace(last, health=Health.UNKNOWN)
+            elif last.health is not Health.UNKNOWN:
+                yield last
 
     def _take(self, notice: Notice, now: datetime) -> tuple[Fate, str]:
         """Its fate, and what there is to say about that."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -36,6 +37,12 @@ def control_plane(kubernetes_binaries: Binaries) -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
+    with own_namespace(control_plane) as name:
+        yield name
+
+
+@contextlib.contextmanager
+def own_namespace(control_plane: ControlPlane) -> Iterator[str]:
     """A namespace of the test's own; whatever is in it goes with it."""
     name = f"test-{secrets.token_hex(4)}"
     with control_plane.client("admin") as api:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from healer.sim.slack import LocalSlack
 from healer.sim.slack_clicks import Answer
 from healer.sim.slack_messages import Message
 from tests.controlplane.controlplane import ControlPlane
+from tests.controlplane.fixtures import own_namespace
 from tests.controlplane.kubelet import KubeletPlayer, PlayedNode
-from tests.e2e.line import ON_CALL, ROOT, DaemonProcess, Exporters, settings, written
-from tests.e2e.rack import Rack
+from tests.e2e.line import HEALER, ON_CALL, ROOT, DaemonProcess, Exporters, settings, written
+from tests.e2e.rack import GPUS, Rack
 from tests.realparts.prometheus import Programs, RunningPrometheus, require
 
-RACKS = 14
+RACKS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,14 @@ class Line:
     kubeconfig: Path
     _started: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
-    def daemon(self, *, mode: str = "act", change: Callable[[dict[str, Any]], None] | None = None) -> DaemonProcess:
-        """A daemon for this rack, running; `change` edits its settings before."""
+    def daemon(
+        self,
+        *,
+        mode: str = "act",
+        change: Callable[[dict[str, Any]], None] | None = None,
+        program: Sequence[str] = HEALER,
+    ) -> DaemonProcess:
+        """A daemon for this rack, running; `change` edits its settings before, `program` is as for its `start`."""
         wanted = settings(
             self.folder,
             mode=mode,
@@ -53,7 +60,7 @@ class Line:
             change(wanted)
         daemon = DaemonProcess(written(self.folder, wanted))
         self._started.callback(daemon.close)
-        return daemon.start()
+        return daemon.start(program)
 
     def own_playbook(self, settings: dict[str, Any], pattern: str, replacement: str) -> None:
         """Gives the deployment drain-node alone, with this changed, and without what comes after it."""
@@ -87,6 +94,9 @@ class Line:
         return self.slack.click(message, action, interactions_url=daemon.interactions_url, user_id=ON_CALL)
 
 
+NewLine = Callable[[], contextlib.AbstractContextManager[Line]]
+
+
 @pytest.fixture(scope="session")
 def prometheus_programs() -> Programs:
     return require("prometheus")
@@ -104,7 +114,7 @@ def starting_prometheus(prometheus_programs: Programs, exporters: Exporters) -> 
         yield started
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scraping_prometheus(starting_prometheus: RunningPrometheus) -> RunningPrometheus:
     """It takes Prometheus some seconds to find its targets; whatever can be started meanwhile should be."""
     starting_prometheus.wait_until(lambda: _sees_every_node(starting_prometheus), "it has scraped every node")
@@ -126,26 +136,42 @@ def kubelets(
 ) -> Iterator[None]:
     """The nodes of the simulated fleet, by the same names. They leave with the module: other tests' pods come then."""
     names = [(f"rack-{number}", exporters.nodes_of(f"rack-{number}")) for number in range(1, RACKS + 1)]
-    played = [PlayedNode(node, rack=rack) for rack, nodes in names for node in nodes]
+    played = [PlayedNode(node, rack=rack, gpus=GPUS) for rack, nodes in names for node in nodes]
     with KubeletPlayer(control_plane, played):
         yield
 
 
-@pytest.fixture
-def line(  # noqa: PLR0917 - pytest fills them in by name
+@pytest.fixture(scope="module")
+def new_line(  # noqa: PLR0917 - pytest fills them in by name
     kubelets: None,  # noqa: ARG001 - the nodes must be there
     control_plane: ControlPlane,
     scraping_prometheus: RunningPrometheus,
     exporters: Exporters,
     racks: Iterator[tuple[str, tuple[str, ...]]],
-    namespace: str,
-    tmp_path: Path,
-) -> Iterator[Line]:
-    rack_name, nodes = next(racks)
-    with control_plane.client("admin") as admin, LocalSlack() as slack, contextlib.ExitStack() as started:
-        rack = Rack(control_plane, admin, namespace=namespace, name=rack_name, nodes=nodes)
-        kubeconfig = control_plane.kubeconfig("healer")
-        yield Line(exporters, scraping_prometheus, control_plane, rack, slack, tmp_path, kubeconfig, started)
+    tmp_path_factory: pytest.TempPathFactory,
+) -> NewLine:
+    """Several may be there at once."""
+
+    @contextlib.contextmanager
+    def new() -> Iterator[Line]:
+        rack_name, nodes = next(racks)
+        with (
+            own_namespace(control_plane) as namespace,
+            control_plane.client("admin") as admin,
+            LocalSlack() as slack,
+            contextlib.ExitStack() as started,
+        ):
+            rack = Rack(control_plane, admin, namespace=namespace, name=rack_name, nodes=nodes)
+            folder, kubeconfig = tmp_path_factory.mktemp("line"), control_plane.kubeconfig("healer")
+            yield Line(exporters, scraping_prometheus, control_plane, rack, slack, folder, kubeconfig, started)
+
+    return new
+
+
+@pytest.fixture
+def line(new_line: NewLine) -> Iterator[Line]:
+    with new_line() as one:
+        yield one
 
 
 def _made(folder: Path) -> Path:

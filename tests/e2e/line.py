@@ -29,7 +29,8 @@ ROOT = Path(__file__).parents[2]
 ON_CALL = "U0ONCALL"
 TOKEN = "line-token"  # opens nothing but a daemon on loopback
 POLL_INTERVAL_S = 0.05
-_START_TIMEOUT_S = 30.0
+HEALER = ("-m", "healer")
+_START_TIMEOUT_S = 60.0
 
 Seen = TypeVar("Seen")
 
@@ -49,7 +50,7 @@ class Exporters:
         self.url = ""
 
     def __enter__(self) -> Self:
-        self._program = _start(["simulate", *map(str, self._shape), "--listen", "127.0.0.1:0"], self._folder)
+        self._program = _start([*HEALER, "simulate", *map(str, self._shape), "--listen", "127.0.0.1:0"], self._folder)
         self.url = eventually(self._announced, what="healer simulate listens", timeout_s=_START_TIMEOUT_S)
         self._client = httpx.Client(base_url=self.url, trust_env=False)
         return self
@@ -101,12 +102,16 @@ class DaemonProcess:
         self._client = httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=10.0)
         self._listens = False
 
-    def start(self) -> Self:
-        """Returns at once; the first question to it waits until it listens."""
+    def start(self, program: Sequence[str] = HEALER) -> Self:
+        """Returns at once; the first question to it waits until it listens.
+
+        Args:
+            program: what Python runs as `healer`.
+        """
         self._starts += 1
         folder = self.config.parent / f"start-{self._starts}"
         folder.mkdir()
-        self._program = _start(["run", "--config", str(self.config)], folder)
+        self._program = _start([*program, "run", "--config", str(self.config)], folder)
         self._listens = False
         return self
 
@@ -130,6 +135,14 @@ class DaemonProcess:
         """As the kernel's out-of-memory killer does it: no warning, no end."""
         self._program.kill()
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether a signal has killed it. Raises Ended if it has ended in another way."""
+        code = self._program.process.poll()
+        if code not in {None, -signal.SIGKILL}:
+            _check(self._program)
+        return code is not None
+
     def close(self) -> None:
         self.kill()
         self._client.close()
@@ -152,13 +165,20 @@ class DaemonProcess:
         """Of the newest start."""
         return self._program.log.read_text(encoding="utf-8")
 
-    def eventually(self, look: Callable[[], Seen | None], *, what: str, timeout_s: float = 30.0) -> Seen:
+    def eventually(
+        self,
+        look: Callable[[], Seen | None],
+        *,
+        what: str,
+        timeout_s: float = 30.0,
+        every_s: float = POLL_INTERVAL_S,
+    ) -> Seen:
         def seen() -> Seen | None:
             _check(self._program)
             return look()
 
         try:
-            return eventually(seen, what=what, timeout_s=timeout_s)
+            return eventually(seen, what=what, timeout_s=timeout_s, every_s=every_s)
         except Ended:
             raise
         except AssertionError as error:
@@ -267,17 +287,19 @@ def written(folder: Path, settings: Mapping[str, object]) -> Path:
 
 def run_healer(*arguments: str, cwd: Path | None = None, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
     """One command of the command line, to its end."""
-    command = [sys.executable, "-m", "healer", *arguments]
+    command = [sys.executable, *HEALER, *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=timeout_s)
 
 
-def eventually(look: Callable[[], Seen | None], *, what: str, timeout_s: float = 30.0) -> Seen:
+def eventually(
+    look: Callable[[], Seen | None], *, what: str, timeout_s: float = 30.0, every_s: float = POLL_INTERVAL_S
+) -> Seen:
     """Looks until the answer is truthy and returns it; fails with `what` was awaited and what was seen last."""
     deadline = time.monotonic() + timeout_s
     while not (seen := look()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:g} s: {what}; last seen: {seen!r}")
-        time.sleep(POLL_INTERVAL_S)
+        time.sleep(every_s)
     return seen
 
 
@@ -297,7 +319,7 @@ def _start(arguments: Sequence[str], folder: Path) -> processes.Program:
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise Ended("no setpriv on this machine; to get it: apt-get install util-linux")
-    return processes.start([sys.executable, "-m", "healer", *arguments], setpriv=Path(setpriv), folder=folder)
+    return processes.start([sys.executable, *arguments], setpriv=Path(setpriv), folder=folder)
 
 
 def _check(program: processes.Program) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kubernetes.client import ApiClient, AppsV1Api, CoreV1Api
+from kubernetes.client import ApiClient, AppsV1Api, BatchV1Api, CoreV1Api
 
 from tests.controlplane import fleet
-from tests.controlplane.controlplane import ControlPlane
+from tests.controlplane.controlplane import ControlPlane, Write
 from tests.controlplane.fleet import PodSeen, PodShape
+
+GPUS = 8  # of each node, by its kubelet
 
 
 class Rack:
@@ -49,6 +51,16 @@ class Rack:
         shape = PodShape(node_selector={"rack": self.name})
         fleet.create_daemon_set(self._admin, self.namespace, app, shape=shape)
         self._started(app, count=len(self.nodes))
+
+    def train(self, job: str, *, pods: int) -> tuple[PodSeen, ...]:
+        """A Job whose pods have a node of this rack each, with all of its GPUs."""
+        shape = PodShape(gpus=GPUS, node_selector={"rack": self.name})
+        fleet.create_job(self._admin, self.namespace, job, pods=pods, shape=shape)
+        return self._started(job, count=pods)
+
+    def is_suspended(self, job: str) -> bool:
+        seen: Any = BatchV1Api(self._admin).read_namespaced_job(job, self.namespace)
+        return bool(seen.spec.suspend)
 
     def remove(self, app: str) -> None:
         """The Deployment, and with it its pods."""
@@ -96,18 +108,23 @@ class Rack:
 
     def changes(self) -> tuple[str, ...]:
         """What healer has asked the API server to change since this rack was handed out, one line for each."""
-        return tuple(
-            f"{write.code} {write.verb} {write.resource}{write.subresource and '/' + write.subresource} {write.name}"
-            for write in self._control_plane.writes("healer")[self._writes_before :]
-        )
+        return tuple(map(_line, self._writes()))
+
+    def changes_here(self) -> tuple[str, ...]:
+        """Those of its nodes and in its namespace alone, for when other daemons are at work."""
+        here = (write for write in self._writes() if write.namespace == self.namespace or write.name in self.nodes)
+        return tuple(map(_line, here))
 
     def evicted(self) -> tuple[str, ...]:
         """The pods whose eviction the API server has granted, as often as it has."""
         return tuple(
             write.name
-            for write in self._control_plane.writes("healer")[self._writes_before :]
+            for write in self._writes()
             if write.subresource == "eviction" and write.code == 201 and not write.dry_run
         )
+
+    def _writes(self) -> tuple[Write, ...]:
+        return self._control_plane.writes("healer")[self._writes_before :]
 
     def _started(self, app: str, *, count: int) -> tuple[PodSeen, ...]:
         def running() -> tuple[PodSeen, ...] | None:
@@ -118,3 +135,7 @@ class Rack:
 
     def _label(self, node: str, label: str) -> None:
         self._core.patch_node(node, {"metadata": {"labels": {label: "yes"}}})
+
+
+def _line(write: Write) -> str:
+    return f"{write.code} {write.verb} {write.resource}{write.subresource and '/' + write.subresource} {write.name}"

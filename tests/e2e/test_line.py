@@ -73,26 +73,6 @@ def test_in_act_mode_nothing_is_written_before_somebody_approves(line: Line) -> 
     assert line.rack.changes() == ()
 
 
-def test_a_drain_that_is_killed_goes_on_and_repeats_nothing(line: Line) -> None:
-    rack = line.rack
-    line.break_gpu()
-    daemon = line.daemon(change=line.one_pod_at_a_time)
-    before = rack.deploy("train", replicas=2)
-    line.click(daemon, line.question(daemon))
-    daemon.eventually(rack.evicted, what="the first pod is evicted")
-    daemon.kill()
-    assert len(rack.evicted()) == 1
-    resolved = daemon.start().incident(rack.node, state="resolved")
-
-    rack.await_elsewhere("train", count=2)
-    assert sorted(rack.evicted()) == [pod.name for pod in before]
-    assert [change for change in rack.changes() if "nodes" in change] == [f"200 patch nodes {rack.node}"]
-    assert len(line.slack.messages) == 1
-    actions = [entry["action"] for entry in daemon.audit()]
-    assert [actions.count(once) for once in ("approval.asked", "approval.approved", "run.started")] == [1, 1, 1]
-    _check_the_record(daemon, daemon.run(resolved["run_id"]), evicted=[pod.uid for pod in before])
-
-
 def test_a_person_who_uncordons_the_node_in_the_middle_of_the_drain_has_ended_it(line: Line) -> None:
     rack = line.rack
     line.break_gpu()

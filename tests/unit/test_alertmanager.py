@@ -27,7 +27,7 @@ from healer.policy.correlation import correlate
 from healer.telemetry.identity import TopologyRules
 from healer.telemetry.located import component_of
 from healer.telemetry.notices import Fate, HeldNotices
-from tests.unit.core_samples import CLEAR_AFTER, ECC, START, after, finding, frame, gpu
+from tests.unit.core_samples import CLEAR_AFTER, ECC, START, after, finding, frame, gpu, judged
 
 RULES = TopologyRules()
 RACK_MODE = FailureMode.RACK_POWER_OVER_BUDGET
@@ -459,8 +459,32 @@ def test_an_incident_from_before_a_restart_also_ends_when_nothing_more_is_heard(
     (found,) = told(alert()).findings(seeing(gpu("A")), START).found
     hook = webhook()
     hook.recall([Incident.opened(found, START)], after(600))
-    assert healths(hook.findings(seeing(gpu("A")), after(600))) == {}
+    assert healths(hook.findings(seeing(gpu("A")), after(600))) == {f"{ECC}@gpu/A": Health.FAILED}
     assert healths(hook.findings(seeing(gpu("A")), after(600) + 5 * HOUR)) == {f"{ECC}@gpu/A": Health.UNKNOWN}
+
+
+def test_what_was_seen_healthy_before_a_restart_is_not_sick_because_of_an_old_alert() -> None:
+    (found,) = told(alert()).findings(seeing(gpu("A")), START).found
+    hook = webhook()
+    hook.recall([replace(Incident.opened(found, START), healthy_since=after(500))], after(600))
+    assert healths(hook.findings(seeing(gpu("A")), after(600))) == {}
+
+
+def test_a_detector_that_sees_nothing_does_not_end_an_alert_s_incident_because_of_a_restart() -> None:
+    where = seeing(gpu("A"))
+    (found,) = told(alert()).findings(where, START).found
+    live = [Incident.opened(found, START)]
+    hook, unmoved = webhook(), Findings((), (judged(Health.HEALTHY),))
+    hook.recall(live, after(30))
+
+    def look(seconds: float) -> IncidentState:
+        seen = seeing(gpu("A"), at=after(seconds), times=(-30.0, 0.0))
+        live[:] = correlate(live, unmoved + hook.findings(seen, seen.at), seen, clear_after=CLEAR_AFTER) or live
+        return live[0].state
+
+    assert {look(seconds) for seconds in range(30, 900, 30)} == {IncidentState.OPEN}
+    hook.receive(body(alert(resolved=True)), after(900))
+    assert {look(seconds) for seconds in range(900, 1800, 30)} == {IncidentState.OPEN, IncidentState.RESOLVED}
 
 
 def test_an_incident_that_a_detector_found_does_not_end_because_no_alert_is_heard() -> None:
