@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 
 import numpy as np
@@ -93,6 +93,7 @@ class Finding:
     disputed: who said what, one sentence each, where sources disagree.
     members: of what is no component with GPUs of its own (a source, a switch), what it is about.
     vanished: concluded only from what is not shown any more: the telemetry's own path is the first suspect.
+    lags: for so long after its end it may still be told of.
     """
 
     failure_mode: FailureMode
@@ -106,6 +107,7 @@ class Finding:
     disputed: tuple[str, ...] = ()
     members: tuple[Component, ...] = ()
     vanished: bool = False
+    lags: timedelta = timedelta(0)
 
     @property
     def key(self) -> str:

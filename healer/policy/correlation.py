@@ -133,7 +133,7 @@ class _Turn:
         elif incident.gone:
             incident = self._back(incident, finding)
         else:
-            incident = self._refreshed(self._recurred(incident), finding)
+            incident = self._refreshed(self._recurred(incident, finding), finding)
         self._put(self._with_jobs(incident))
 
     def _became(self, key: str, finding: Finding) -> Incident:
@@ -228,11 +228,11 @@ class _Turn:
             story=f"back after it went away by itself, time {count}",
         )
 
-    def _recurred(self, incident: Incident) -> Incident:
+    def _recurred(self, incident: Incident, finding: Finding) -> Incident:
         """Open again if the remedy has not lasted: the fault is back, or is still there when it should long be gone."""
         if incident.state is not IncidentState.VERIFYING or _contains(incident):
             return incident
-        if incident.healthy_since is None and self.at - incident.changed_at < self.clear_after:
+        if incident.healthy_since is None and self.at - incident.changed_at < max(self.clear_after, finding.lags):
             return incident
         plan = incident.plan
         following = plan.otherwise if plan is not None else None

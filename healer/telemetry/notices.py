@@ -30,6 +30,7 @@ from healer.telemetry.located import Located, component_of
 
 MODE_LABEL = "healer_failure_mode"
 MOST_HELD = 50_000
+_RESOLVED_WITHIN = timedelta(minutes=6)  # Alertmanager's group_interval, 5 min by default, and a rule's evaluation
 _SIGNAL = "ALERTS{alertname="  # the series in which Prometheus itself keeps what fires
 _SEVERE = frozenset({"critical", "page"})
 # Grafana's own, for a rule that it cannot evaluate; they carry the labels of that rule.
@@ -311,6 +312,7 @@ def _finding(component: Component, firing: Sequence[_Word]) -> Finding:
             Evidence(f'{_SIGNAL}"{word.name}"}}', 1.0, "", word.starts_at, word.link)
             for word in firing[:_MOST_EVIDENCE]
         ),
+        lags=_RESOLVED_WITHIN,
     )
 
 

@@ -31,6 +31,7 @@ NODES = ("gang-1", "gang-2")
 LINGER = timedelta(seconds=1)
 LOOKS = 400
 TRAIN = 3
+CRITICAL_CLASS, CRITICAL = "system-cluster-critical", 2_000_000_000  # every Kubernetes has it
 LOST = Unavailable("the network", "the answer was lost")
 
 Seen = TypeVar("Seen")
@@ -46,7 +47,7 @@ class JobLab(Protocol):
     cluster: Cluster
     namespace: str
 
-    def train(self, name: str, *, pods: int) -> None: ...
+    def train(self, name: str, *, pods: int, critical: bool = False) -> None: ...
 
     def start_unmanaged(self, app: str) -> None: ...
 
@@ -80,9 +81,9 @@ class SimulatedLab:
     def now(self) -> datetime:
         return self._now
 
-    def train(self, name: str, *, pods: int) -> None:
+    def train(self, name: str, *, pods: int, critical: bool = False) -> None:
         for _ in range(pods):
-            self._simulated.add_workload(f"Job/{name}", gpus=4)
+            self._simulated.add_workload(f"Job/{name}", gpus=4, priority=CRITICAL if critical else 0)
 
     def start_unmanaged(self, app: str) -> None:
         self._simulated.add_workload(f"Pod/{app}", node=NODES[0])
@@ -133,8 +134,9 @@ class KubernetesLab(RealLab[_Lossy]):
     def open_cluster(self, kubeconfig: Path) -> _Lossy:
         return _Lossy(kubeconfig=kubeconfig)
 
-    def train(self, name: str, *, pods: int) -> None:
-        fleet.create_job(self.admin, self.namespace, name, pods=pods, shape=fleet.PodShape(gpus=4))
+    def train(self, name: str, *, pods: int, critical: bool = False) -> None:
+        shape = fleet.PodShape(gpus=4, spec={"priorityClassName": CRITICAL_CLASS} if critical else {})
+        fleet.create_job(self.admin, self.namespace, name, pods=pods, shape=shape)
         self.await_started(name, count=pods)
 
     def start_unmanaged(self, app: str) -> None:
@@ -193,6 +195,13 @@ def test_a_job_is_told_with_all_its_pods_and_where_they_are(lab: JobLab) -> None
     assert (len(gang.pods), gang.running) == (TRAIN, TRAIN)
     assert set(gang.nodes) == set(NODES)
     assert all(pod.name.startswith("train-") for pod in gang.pods)
+
+
+def test_the_priority_of_a_job_is_that_which_the_scheduler_goes_by(lab: JobLab) -> None:
+    lab.train("train", pods=1)
+    lab.train("other", pods=1, critical=True)
+
+    assert (_job(lab).priority, _job(lab, "other").priority) == (0, CRITICAL)
 
 
 def test_suspended_it_loses_every_pod_and_resumed_it_has_as_many_others(lab: JobLab) -> None:

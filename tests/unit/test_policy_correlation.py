@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -253,6 +254,14 @@ def test_a_fault_that_its_remedy_did_not_end_is_open_again(
     life.turn(found_at, found(finding(GPU)))
     assert life.only().state is state
     assert life.only().run_id == ("run-1" if state is IncidentState.VERIFYING else None)
+
+
+@pytest.mark.parametrize(("found_at", "state"), [(359, IncidentState.VERIFYING), (360, IncidentState.OPEN)])
+def test_what_is_still_told_of_for_some_time_after_its_end_has_that_time(found_at: float, state: IncidentState) -> None:
+    """An alert is resolved minutes after what it is about."""
+    life = Life(replace(incident(GPU), state=IncidentState.VERIFYING, plan=plan(resolves_when=ResolvesWhen.HEALTHY)))
+    life.turn(found_at, found(replace(finding(GPU), lags=timedelta(minutes=6))))
+    assert life.only().state is state
 
 
 def test_a_contained_fault_is_still_there_and_does_not_open_its_incident_again() -> None:
