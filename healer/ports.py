@@ -412,6 +412,10 @@ class Journal(Protocol):
         """In the order of their intents."""
         ...
 
+    def inherited(self, run: Run) -> tuple[EffectRecord, ...]:
+        """The effects of the earlier runs of its incident, in the order of their intents."""
+        ...
+
     def leases(self) -> Mapping[str, Lease]:
         """By component key, or "lock/NAME"."""
         ...

@@ -124,7 +124,7 @@ class Ledger:
         save: writes one record to the journal, committed when it returns.
         permit: asks the guards; None if nothing speaks against acting now.
         clock: an effect takes time; when it was intended and when it was settled are not the time of the look.
-        inherited: what the journal holds of the first run of the incident, if that was another one.
+        inherited: what the journal holds of the earlier runs of the incident.
     """
 
     world: World
@@ -177,7 +177,7 @@ class Ledger:
         return own if of_any_step else tuple(record for record in own if record.step_id == self.step_id)
 
     def standing_in_line(self, prefix: str) -> tuple[EffectRecord, ...]:
-        """The same of any step, after those that the first run of the incident has kept."""
+        """The same of any step, after those that earlier runs of the incident have kept."""
         return (*_standing(self.inherited, prefix), *_standing(self.records, prefix))
 
     def _have(

@@ -1,6 +1,6 @@
 """Power caps as the journal keeps them: one effect per node and change. A crash leaves no GPU unlike its gang.
 
-What the first run of an incident has capped and kept is also that of its later runs: they renew it, change it, and
+What a run has capped and kept is also that of the later runs of its incident: they renew it, change it, and
 put it back. A limit that is lower than ours, and none of those, was set by somebody else meanwhile: it is
 neither raised again nor put back.
 """
@@ -55,7 +55,7 @@ def caps_of(ledger: Ledger) -> dict[str, NodeCap]:
 
 
 def caps_in_line(ledger: Ledger) -> dict[str, NodeCap]:
-    """The same, with those that the first run of the incident has kept."""
+    """The same, with those that earlier runs of the incident have kept."""
     return _newest(ledger.standing_in_line("cap/"))
 
 
@@ -127,8 +127,13 @@ def _still_ours(ledger: Ledger, node: str, cap: NodeCap) -> tuple[int, ...]:
     )
 
 
+def first_number(ledger: Ledger) -> int:
+    """Of this run's first change: numbers rise over all runs of an incident."""
+    return 1 + sum(record.key.startswith("cap/") for record in ledger.inherited)
+
+
 def change_all(ledger: Ledger, caps: Mapping[str, NodeCap], wanted_w: float) -> None:
-    number = 1 + sum(record.key.startswith("cap/") for record in (*ledger.inherited, *ledger.records))
+    number = first_number(ledger) + sum(record.key.startswith("cap/") for record in ledger.records)
     for node, cap in caps.items():
         changed = replace(cap, cap_w=wanted_w, fallback_w=min(cap.fallback_w, wanted_w), each_w=())
         set_cap(ledger, node, changed, number=number)
@@ -156,7 +161,7 @@ def restore_all(ledger: Ledger, *, in_line: bool = False) -> Outcome:
     A node that cannot be restored does not keep the others from it.
 
     Args:
-        in_line: also on those that the first run of the incident has capped, and kept.
+        in_line: also on those that earlier runs of the incident have capped, and kept.
     """
     caps = ledger.standing_in_line("cap/") if in_line else ledger.standing("cap/", of_any_step=True)
     failures: list[Unavailable | Rejected] = []

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from healer.actions.caps import NodeCap, caps_in_line, caps_of, renew, restore_all, set_cap, spread
+from healer.actions.caps import NodeCap, caps_in_line, caps_of, first_number, renew, restore_all, set_cap, spread
 from healer.actions.evictions import node_of
 from healer.actions.rack import TOLERANCE_W
 from healer.actions.wait import compile_condition, unmet
@@ -76,7 +76,7 @@ class Limit:
         limited: dict[str, NodeCap] = {}
         for node, cap in {**begun, **_caps(reached, arguments, ledger.world)}.items():
             try:
-                set_cap(ledger, node, cap, number=1)
+                set_cap(ledger, node, cap, number=first_number(ledger))
                 limited[node] = cap
             except Rejected as error:  # it said no, so that nothing is in doubt there
                 failures.append(str(error))
@@ -95,7 +95,7 @@ class Limit:
 class Keep:
     """power.keep: renew the limits of this run until a condition on the world has held for some time.
 
-    What is not known meets no condition, and the limits stay. Those that the first run of the incident has kept are
+    What is not known meets no condition, and the limits stay. Those that earlier runs of the incident have kept are
     renewed as well.
     """
 

@@ -21,6 +21,7 @@ from healer.actions.caps import (
     caps_of,
     change_all,
     finish_change,
+    first_number,
     last_change,
     renew,
     restore_all,
@@ -80,9 +81,10 @@ class Cap:
         if not begun and not rack.gpus:
             return Failed(f"no GPU of rack {rack.name} has a limit that is ours to change")
         first = next(iter(begun.values()), None) or _first_cap(rack, arguments, ledger.world.power_floor_w)
+        number = first_number(ledger)
         for node, gpus in rack.gpus.items():
             if node not in begun:
-                set_cap(ledger, node, replace(first, gpus=tuple(gpu.gpu for gpu in gpus)), number=1)
+                set_cap(ledger, node, replace(first, gpus=tuple(gpu.gpu for gpu in gpus)), number=number)
         return Done(f"GPUs of {len(begun.keys() | rack.gpus.keys())} nodes are limited to {first.cap_w:.0f} W")
 
     def verify(self, arguments: _CapArguments, target: Component, ledger: Ledger) -> Outcome:  # noqa: ARG002
@@ -104,8 +106,8 @@ class Hold:
     """power.hold: keep the caps of this run alive, and raise or lower them with the demand, until they no longer bind.
 
     A raise gives the GPUs that are at their limit no more than the room that the meter shows, so that it cannot bring
-    the rack over its budget; a rack that is over it again is lowered at once. Caps that the first run of the incident
-    has kept are held as well.
+    the rack over its budget; a rack that is over it again is lowered at once. Caps that earlier runs of the
+    incident have kept are held as well.
     """
 
     name: ClassVar[str] = "power.hold"
@@ -167,7 +169,7 @@ class Hold:
 
 class Restore:
     """power.restore: the limits that this run lowered are the device's defaults again, as they were found; those, too,
-    that the first run of the incident has kept.
+    that earlier runs of the incident have kept.
     """
 
     name: ClassVar[str] = "power.restore"

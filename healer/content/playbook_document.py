@@ -17,6 +17,7 @@ from healer.domain.playbook import (
     OnError,
     OnExpire,
     OnFailure,
+    OnReturn,
     Rate,
     ResolvesWhen,
     Retry,
@@ -151,5 +152,6 @@ class PlaybookDocument(Section):
     deadline: Duration = timedelta(hours=1)
     resolves_when: ResolvesWhen
     otherwise: Annotated[str | None, Field(pattern=_NAME)] = None
+    on_return: OnReturn = OnReturn.NEXT
     steps: Annotated[tuple[StepSection, ...], Field(min_length=1)]
     tests: tuple[PlaybookTest, ...] = ()

@@ -224,6 +224,7 @@ def parse_playbook(document: Document) -> Playbook:
         deadline=raw.deadline,
         params=raw.params,
         otherwise=raw.otherwise,
+        on_return=raw.on_return,
         limits=None if raw.limits is None else raw.limits.limits(),
         locks=locks,
         priority=0 if match is None else match.priority,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from healer.domain.component import Component
-from healer.domain.playbook import Asking, OnError, OnFailure, ResolvesWhen, Retry, Scalar
+from healer.domain.playbook import Asking, OnError, OnFailure, OnReturn, ResolvesWhen, Retry, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ class Plan:
     impediments: what already stands in the way (a spent disruption budget, an unmanaged pod): for the approver.
     budget: one line on what the plan takes from which disruption budget.
     otherwise: the playbook that is next if this one fails; None for a person.
+    on_return: what is next if it succeeds, and the fault is found again.
     locks: names that its run holds exclusively, besides its target and the nodes that it takes out.
     """
 
@@ -99,6 +100,7 @@ class Plan:
     budget: str = ""
     reason: str = ""
     otherwise: str | None = None
+    on_return: OnReturn = OnReturn.NEXT
     locks: tuple[str, ...] = ()
     asking: Asking = field(default_factory=Asking)
 

@@ -144,6 +144,13 @@ class Step:
         return variables if self.condition is None or self.condition(variables) is True else None
 
 
+class OnReturn(StrEnum):
+    """What is next when the fault is found again after a run that has succeeded."""
+
+    NEXT = "next"  # what `otherwise` names, if anything
+    AGAIN = "again"  # the first playbook of the ladder: what helps for a while is as it should be
+
+
 class OnExpire(StrEnum):
     """What becomes of the incident when its question was not answered in time."""
 
@@ -222,6 +229,7 @@ class Playbook:
     target: what it works on, found from the incident's component; None for that component itself.
     priority: of those that match, the one with the highest is taken; among equals the first by its file's name.
     otherwise: the playbook that is planned when a run of this one has failed, or nobody has answered.
+    on_return: what is next when the fault is found again after a run that has succeeded.
     hold: the finding must have lasted this long before the playbook is planned.
     moment: a condition on the target (CEL): while it is not met, nobody is asked and nothing begins.
     limits: None if nothing but the guards that all playbooks have limits it.
@@ -246,6 +254,7 @@ class Playbook:
     deadline: timedelta = timedelta(hours=1)
     params: Mapping[str, Scalar] = field(default_factory=dict)
     otherwise: str | None = None
+    on_return: OnReturn = OnReturn.NEXT
     limits: Limits | None = None
     locks: tuple[Argument, ...] = ()
     priority: int = 0

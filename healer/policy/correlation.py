@@ -12,7 +12,7 @@ from healer.domain.component import Component, ComponentKind
 from healer.domain.finding import Basis, FailureMode, Finding, Findings, Health
 from healer.domain.frame import Frame, Presence
 from healer.domain.incident import Incident, IncidentState, Symptom
-from healer.domain.playbook import ResolvesWhen
+from healer.domain.playbook import OnReturn, ResolvesWhen
 from healer.policy.causes import Case, roots, rows_of
 from healer.policy.common_cause import gathered
 
@@ -235,14 +235,15 @@ class _Turn:
         if incident.healthy_since is None and self.at - incident.changed_at < max(self.clear_after, finding.lags):
             return incident
         plan = incident.plan
-        following = plan.otherwise if plan is not None else None
+        again = plan is not None and plan.on_return is OnReturn.AGAIN
+        following = plan.otherwise if plan is not None and not again else None
         tried = (f"{plan.playbook} has not helped",) if plan is not None and following else ()
         return replace(
             incident,
             state=IncidentState.OPEN,
             changed_at=self.at,
             run_id=None,
-            next_playbook=following or incident.next_playbook,
+            next_playbook="" if again else following or incident.next_playbook,
             tried=(*incident.tried, *tried),
             story="found again after its remedy" + (f"; {following} is next" if following else ""),
         )

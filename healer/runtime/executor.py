@@ -197,7 +197,7 @@ class Executor:
             save=self._save,
             permit=lambda: self.permit(run),
             clock=self.clock,
-            inherited=self.journal.effects(run.line) if run.line not in {"", run.id} else (),
+            inherited=self.journal.inherited(run) if run.line not in {"", run.id} else (),
         )
         arguments = step.arguments
         try:

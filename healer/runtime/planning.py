@@ -79,6 +79,7 @@ class Planner:
             impediments=tuple(text for proposal in proposals for text in proposal.impediments),
             reason=incident.reasons[0],
             otherwise=playbook.otherwise,
+            on_return=playbook.on_return,
             locks=tuple(lock_named(lock, variables) for lock in playbook.locks),
             asking=playbook.approval.asking,
         )

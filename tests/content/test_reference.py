@@ -65,10 +65,11 @@ def test_every_failure_mode_that_something_can_find_is_a_known_one(content: Cont
     assert modes == set(FailureMode) - {TOLD_ONLY}
 
 
-def test_every_playbook_answers_something_that_can_be_found_or_stands_in_another_one(content: Content) -> None:
+def test_every_playbook_answers_what_can_be_found_or_comes_after_another_one_or_stands_in_it(content: Content) -> None:
     findable = {mode for detector in content.detectors for mode in detector.modes} | {TOLD_ONLY}
     for playbook in content.playbooks:
-        assert playbook.failure_modes & findable or is_part(playbook, content.playbooks), playbook.name
+        rung = playbook.name in {other.otherwise for other in content.playbooks}
+        assert playbook.failure_modes & findable or rung or is_part(playbook, content.playbooks), playbook.name
 
 
 def test_every_signal_that_is_read_is_one_that_some_exporter_offers(content: Content) -> None:

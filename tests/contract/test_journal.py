@@ -212,6 +212,20 @@ def test_effects_stay_in_the_order_of_their_intents(journal: SqlJournal) -> None
     assert [(r.key, r.state) for r in journal.effects("run-1")] == [("b", EffectState.DONE), ("a", EffectState.INTENT)]
 
 
+def test_a_run_inherits_the_effects_of_the_earlier_runs_of_its_incident_and_of_no_other(journal: SqlJournal) -> None:
+    fill(journal)
+    plan = plan_of(STEP)
+    with journal.transaction() as write:
+        write.save_incident(incident_of("inc-2"))
+        for key, incident in (("run-1", plan.incident_id), ("run-2", plan.incident_id), ("run-9", "inc-2")):
+            write.add_run(run_of(replace(plan, incident_id=incident), key), [])
+        latest = run_of(plan, "run-3")
+        write.add_run(latest, [])
+        for run, key in (("run-2", "b"), ("run-1", "a"), ("run-9", "c"), ("run-3", "d")):
+            write.save_effect(EffectRecord(run, "s", key, EffectState.DONE, NOW))
+    assert [(effect.run_id, effect.key) for effect in journal.inherited(latest)] == [("run-2", "b"), ("run-1", "a")]
+
+
 # Transactions
 
 

@@ -10,7 +10,7 @@ import pytest
 from healer.domain.component import ComponentKind
 from healer.domain.finding import Basis, Evidence, FailureMode, Finding, Findings, Health
 from healer.domain.incident import IncidentState, Severity
-from healer.domain.playbook import ResolvesWhen
+from healer.domain.playbook import OnReturn, ResolvesWhen
 from healer.domain.verdict import Guard, Verdict
 from tests.unit.core_samples import CLEAR_AFTER, ECC, START, after, finding, found, gpu, incident, judged, plan
 from tests.unit.lives import GPU, HEALTHY, NOT_JUDGED, Life
@@ -254,6 +254,21 @@ def test_a_fault_that_its_remedy_did_not_end_is_open_again(
     life.turn(found_at, found(finding(GPU)))
     assert life.only().state is state
     assert life.only().run_id == ("run-1" if state is IncidentState.VERIFYING else None)
+
+
+@pytest.mark.parametrize(
+    ("on_return", "follows", "tried"),
+    [(OnReturn.NEXT, "hand-over", 1), (OnReturn.AGAIN, "", 0)],
+    ids=["up the ladder", "the ladder begins anew"],
+)
+def test_what_is_found_again_after_its_remedy_has_succeeded_goes_where_its_playbook_says(
+    on_return: OnReturn, follows: str, tried: int
+) -> None:
+    rung = replace(plan(resolves_when=ResolvesWhen.HEALTHY), otherwise="hand-over", on_return=on_return)
+    life = Life(replace(incident(GPU), state=IncidentState.VERIFYING, plan=rung, next_playbook="rung"))
+    life.turn(30, HEALTHY)
+    life.turn(60, found(finding(GPU)))
+    assert (life.only().next_playbook, len(life.only().tried)) == (follows, tried)
 
 
 @pytest.mark.parametrize(("found_at", "state"), [(359, IncidentState.VERIFYING), (360, IncidentState.OPEN)])

@@ -180,6 +180,13 @@ class SqlJournal:
         with self._connection(read_only=True) as connection:
             return tuple(_decoded(row.document, EffectRecord) for row in connection.execute(query))
 
+    def inherited(self, run: Run) -> tuple[EffectRecord, ...]:
+        effects, runs = schema.effects, schema.runs
+        earlier = sa.select(runs.c.id).where(runs.c.incident_id == run.incident_id, runs.c.id != run.id)
+        query = sa.select(effects.c.document).where(effects.c.run_id.in_(earlier)).order_by(effects.c.number)
+        with self._connection(read_only=True) as connection:
+            return tuple(_decoded(row.document, EffectRecord) for row in connection.execute(query))
+
     def silences(self, *, unended_at: datetime | None = None, limit: int | None = None) -> tuple[Silence, ...]:
         table = schema.silences
         query = sa.select(table.c.document).order_by(table.c.created_at.desc()).limit(limit)
