@@ -255,10 +255,14 @@ def _measured_since(frame: Frame, row: int, changed_at: datetime | None) -> tupl
 
 def _settled(ledger: Ledger) -> str:
     """Settle what a crash left open, and note when the pods of a job have gone; empty if nothing was to do."""
-    for record in ledger.standing("suspend/"):
+    for record in ledger.records:
+        if record.step_id != ledger.step_id or not record.key.startswith("suspend/"):
+            continue
         name = job_in(record)
         gang = _gang(name, ledger)
         ours = gang is not None and gang.suspended_by == ledger.run.id
+        if record.state is EffectState.FAILED and not ours:
+            continue
         if _settle(record, ledger, happened=ours):
             return f"whether {name} was suspended was in doubt"
         if gang is not None and ours and gang.pods:
@@ -273,9 +277,9 @@ def _settled(ledger: Ledger) -> str:
 def _settle(record: EffectRecord, ledger: Ledger, *, happened: bool) -> bool:
     """Settle the record, by what is seen now, if a crash or a lost answer left it open; whether it had to be.
 
-    What has not happened may not be needed any more: that is decided anew.
+    What has not happened may not be needed any more: that is decided anew. And a request may arrive late after all.
     """
-    if record.state is not EffectState.INTENT:
+    if record.state is EffectState.DONE or (record.state is EffectState.FAILED and not happened):
         return False
     if happened:
         ledger.observed(record)

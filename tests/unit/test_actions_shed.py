@@ -339,6 +339,26 @@ def test_a_suspension_that_did_not_happen_is_not_made_up_for_if_it_is_not_needed
     assert bench.record(f"suspend/{NOTEBOOK}").state is EffectState.FAILED
 
 
+def test_a_suspension_that_arrives_late_is_seen_after_all(bench: Bench) -> None:
+    arrives: list[tuple[str, str, str]] = []
+    suspend = bench.cluster.suspend
+
+    def late(job: str, *, by: str, reason: str) -> None:
+        arrives.append((job, by, reason))
+        raise Unavailable("the network", "the answer was lost")
+
+    bench.cluster.suspend = late  # type: ignore[method-assign]
+    with pytest.raises(Unresolved):
+        bench.shed()
+    assert isinstance(bench.shed(), RetryAfter)
+    assert bench.record(f"suspend/{NOTEBOOK}").state is EffectState.FAILED
+    bench.cluster.suspend = suspend  # type: ignore[method-assign]
+    suspend(arrives[0][0], by=arrives[0][1], reason=arrives[0][2])
+    assert isinstance(bench.until("shed"), Done)
+    assert bench.record(f"suspend/{NOTEBOOK}").state is EffectState.DONE
+    assert bench.did() == [f"suspend {NOTEBOOK}"]
+
+
 def test_undone_every_job_that_was_suspended_runs_again_and_no_other() -> None:
     bench = Bench(budget_w=3000.0)
     bench.until("shed")
