@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from healer.actions.rack import TOLERANCE_W
+from healer.decoding import decode
 from healer.domain.run import Done, EffectRecord, EffectState, Outcome
 from healer.errors import Rejected, Unavailable
 from healer.ports import PowerControl
@@ -60,7 +61,7 @@ def caps_in_line(ledger: Ledger) -> dict[str, NodeCap]:
 
 
 def _newest(records: Iterable[EffectRecord]) -> dict[str, NodeCap]:
-    return {_node(record.key): msgspec.json.decode(record.found, type=NodeCap) for record in records}
+    return {_node(record.key): decode(record.found, NodeCap) for record in records}
 
 
 def last_change(ledger: Ledger) -> datetime | None:
@@ -113,7 +114,7 @@ def _still_ours(ledger: Ledger, node: str, cap: NodeCap) -> tuple[int, ...]:
     set_w = [
         watts
         for record in _of_node(ledger.standing_in_line("cap/"), node)
-        for each in (msgspec.json.decode(record.found, type=NodeCap),)
+        for each in (decode(record.found, NodeCap),)
         for watts in (*each.limits.values(), each.fallback_w)
     ]
     return tuple(
@@ -147,10 +148,10 @@ def finish_change(ledger: Ledger, caps: Iterable[EffectRecord]) -> bool:
     """
     newest_of = {_node(record.key): record for record in caps}
     newest = max(newest_of.values(), key=_number)
-    wanted = msgspec.json.decode(newest.found, type=NodeCap)
+    wanted = decode(newest.found, NodeCap)
     late = [r for r in newest_of.values() if _number(r) < _number(newest) or r.state is EffectState.INTENT]
     for record in late:
-        cap = replace(wanted, gpus=msgspec.json.decode(record.found, type=NodeCap).gpus, each_w=())
+        cap = replace(wanted, gpus=decode(record.found, NodeCap).gpus, each_w=())
         set_cap(ledger, _node(record.key), cap, number=_number(newest))
     return bool(late)
 

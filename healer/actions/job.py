@@ -8,6 +8,7 @@ from typing import ClassVar
 import msgspec
 
 from healer.actions.gangs import blocker_of, described, pods, pods_left, resume, suspend, take_back, taken_over
+from healer.decoding import decode
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import Gang, GangEnd
 from healer.domain.plan import Effect
@@ -108,7 +109,7 @@ def _gone(name: str, ledger: Ledger) -> Failed:
 
 def _pods_before(ledger: Ledger) -> int:
     (record,) = ledger.standing("suspend/")
-    return msgspec.json.decode(record.found, type=_Found).pods
+    return decode(record.found, _Found).pods
 
 
 def _job_of(target: Component) -> str:

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from healer.actions.gangs import blocker_of, described, job_in, pods_left, resume, suspend, take_back
 from healer.actions.rack import measured
+from healer.decoding import decode
 from healer.domain.component import Component, ComponentKind
 from healer.domain.fleet import Gang
 from healer.domain.frame import Frame
@@ -204,7 +205,7 @@ def _readmit(
     window_w = frame.rack_window(frame.at - since)[:, row]
     if frame.at - since < arguments.lasting or np.isnan(window_w).any():
         return RetryAfter(_LOOK_AGAIN, f"{suspended}; waiting for what the rack draws now")
-    needed_w = float(window_w.max()) + msgspec.json.decode(record.found, type=_Found).power_w
+    needed_w = float(window_w.max()) + decode(record.found, _Found).power_w
     room_w = arguments.share_of_budget * budget_w
     if needed_w > room_w:
         wants = f"with {gang} the rack would draw {needed_w:.0f} W, and may {room_w:.0f} W"

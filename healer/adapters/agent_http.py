@@ -13,6 +13,7 @@ import requests
 from urllib3.util import Retry
 
 from healer.adapters.http.bounded import Answer, Bounds, exchange
+from healer.decoding import decode
 from healer.errors import Rejected, Unavailable
 
 _LIMIT_BYTES = 1 << 20
@@ -73,7 +74,7 @@ class AgentHttp:
         if not 200 <= answer.status < 300:
             raise self._refused(node, answer)
         try:
-            return msgspec.json.decode(answer.body, type=kind)
+            return decode(answer.body, kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             text = f"answered with something else than {what}: {error}; check {self.address}"
             raise Unavailable(self.component(node), text) from error
@@ -85,7 +86,7 @@ class AgentHttp:
     def _refused(self, node: str, answer: Answer) -> Rejected | Unavailable:
         component = self.component(node)
         try:
-            said = msgspec.json.decode(answer.body, type=_Refusal).error[:300]
+            said = decode(answer.body, _Refusal).error[:300]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             said = ""
         why = f"{said} ({answer.status})" if said else f"status {answer.status}"

@@ -17,6 +17,7 @@ import msgspec
 
 from healer.adapters.agent_http import AgentHttp
 from healer.adapters.http.bounded import Answer
+from healer.decoding import decode
 from healer.domain.care import CareOrder, CareReport, CareState, GpuUse, NodeCondition, Operation
 from healer.errors import Rejected, Unavailable
 
@@ -117,7 +118,7 @@ def _body(order: CareOrder) -> dict[str, object]:
 
 def _never_asked(answer: Answer, node: str, key: str) -> bool:
     try:
-        said = msgspec.json.decode(answer.body, type=_NeverAsked)
+        said = decode(answer.body, _NeverAsked)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return (said.node, said.key) == (node, key)

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from healer.cli.options import age, one_line, view_of
+from healer.decoding import convert
 from healer.domain.component import Component, ComponentKind
 from healer.domain.incident import IncidentState
 from healer.runtime.web.views import ComponentView, EvidenceView, IncidentView, PlanView
@@ -45,7 +44,7 @@ def reach(incident: IncidentView) -> tuple[str, str, str]:
 
 def named(component: ComponentView) -> str:
     """As everywhere else, with the rack that a person has to walk to."""
-    known = msgspec.convert(component, Component, from_attributes=True)
+    known = convert(component, Component, from_attributes=True)
     return f"{known} ({known.rack})" if known.rack and known.kind is not ComponentKind.RACK else str(known)
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 
 import healer
 from healer.config import Config, load_config
+from healer.decoding import convert
 from healer.errors import HealerError
 from healer.schema import parse_duration, parse_moment
 
@@ -90,7 +91,7 @@ def reference_folder() -> Path:
 def view_of(item: dict[str, Any], kind: type[_View], *, what: str) -> _View:
     """An item of the daemon's API. Raises HealerError if the daemon's version says less of it than is asked for."""
     try:
-        return msgspec.convert(item, kind)
+        return convert(item, kind)
     except msgspec.ValidationError as error:
         raise HealerError(f"the daemon describes {what} in another way, is it of another version? {error}") from error
 

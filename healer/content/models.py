@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from healer.content.modules import load_each, load_module, require, settings_of
+from healer.decoding import decode
 from healer.domain.finding import Findings
 from healer.domain.frame import Floats, Frame
 from healer.domain.playbook import Scalar
@@ -122,7 +123,7 @@ def _load(path: Path, overrides: Mapping[str, Scalar]) -> Model:
 
 def _manifest(path: Path) -> Manifest:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        return decode(path.read_bytes(), Manifest)
     except FileNotFoundError:
         raise InvalidDocument(Problem(str(path), 0, "", "no such file", "see CURRENT")) from None
     except msgspec.DecodeError as error:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from healer.content.boundary import Defect
+from healer.decoding import convert
 from healer.domain.component import Component, ComponentKind
 from healer.domain.run import Done, EffectRecord, Failed, Outcome, Refused, RetryAfter, Unknown
 from healer.domain.verdict import Verdict
@@ -128,7 +129,7 @@ class OwnVerb:
         if type(given) not in kinds:
             raise Defect(f"{returned}, which is no {' or '.join(kind.__name__ for kind in kinds)}")
         try:
-            return msgspec.convert(msgspec.to_builtins(given), type(given))
+            return convert(msgspec.to_builtins(given), type(given))
         except (msgspec.MsgspecError, TypeError) as error:
             raise Defect(f"{returned}: {error}") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from healer.actions.registry import bound_arguments
@@ -84,7 +84,8 @@ class Planner:
             asking=playbook.approval.asking,
         )
         if lacks:
-            return Planned(plan, Verdict(Guard.TARGET, "; ".join(lacks), "that is put right"), lacking=True)
+            verdict = Verdict(Guard.TARGET, "; ".join(lacks), "that is put right")
+            return Planned(replace(plan, effects=()), verdict, lacking=True)
         blockers = [text for proposal in proposals for text in proposal.blockers]
         if blockers:
             return Planned(plan, Verdict(Guard.TARGET, "; ".join(blockers), "that is put right"))

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from healer.decoding import decode
 from healer.domain.care import CareOrder, CareReport, Operation
 from healer.sim.care import FleetCare
 
@@ -39,7 +40,7 @@ def care_routes(care: FleetCare, guarded: Callable[..., Callable[..., object]]) 
 
     async def put(request: Request) -> Response:
         node, key = request.path_params["node"], request.path_params["key"]
-        order = msgspec.json.decode(await request.body(), type=_Order).order()
+        order = decode(await request.body(), _Order).order()
         return JSONResponse(_document(node, key, order.operation, care.start(node, key, order)), status_code=202)
 
     async def get(request: Request) -> Response:

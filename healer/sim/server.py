@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from healer.decoding import decode
 from healer.errors import NotFound, Rejected, Unavailable
 from healer.sim.care import FleetCare
 from healer.sim.care_routes import care_routes
@@ -233,12 +234,12 @@ class FleetServer(Served):
     async def _set_power(self, request: Request) -> Response:
         node = request.path_params["node"]
         self.fleet.layout.node_index(node)
-        asked = msgspec.json.decode(await request.body(), type=_PowerRequest)
+        asked = decode(await request.body(), _PowerRequest)
         self.fleet.set_power_limits(node, _limits(asked))
         return await self._power(request)
 
     async def _inject(self, request: Request) -> Response:
-        asked = msgspec.json.decode(await request.body(), type=_FaultRequest)
+        asked = decode(await request.body(), _FaultRequest)
         fault = Fault(at_s=self.fleet.elapsed_s, **msgspec.structs.asdict(asked))
         self.fleet.inject(fault)
         return JSONResponse({"injected": fault.kind, "at_s": fault.at_s}, status_code=201)

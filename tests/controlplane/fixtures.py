@@ -48,8 +48,10 @@ def own_namespace(control_plane: ControlPlane) -> Iterator[str]:
     with control_plane.client("admin") as api:
         core = CoreV1Api(api)
         core.create_namespace(V1Namespace.model_validate({"metadata": {"name": name}}))
-        yield name
-        control_plane.check()
-        core.delete_namespace(name)
-        # Its controllers can make no pod in a namespace that ends, so these were the last.
-        core.delete_collection_namespaced_pod(name, grace_period_seconds=0)
+        try:
+            yield name
+        finally:
+            control_plane.check()
+            core.delete_namespace(name)
+            # Its controllers can make no pod in a namespace that ends, so these were the last.
+            core.delete_collection_namespaced_pod(name, grace_period_seconds=0)

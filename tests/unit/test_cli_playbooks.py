@@ -171,7 +171,8 @@ def test_a_plan_needs_a_component_and_a_fleet(deployment: Path) -> None:
 
 
 def test_a_plan_for_a_live_fleet_names_its_effects_and_who_would_speak(deployment: Path) -> None:
-    shutil.copy(ROOT / "playbooks" / "cap-rack-power.yaml", deployment / "playbooks")
+    for name in ("cap-rack-power", "shed-rack-load", "hand-over"):
+        shutil.copy(ROOT / "playbooks" / f"{name}.yaml", deployment / "playbooks")
     with FleetServer(SimulatedFleet(racks=1, nodes=2, gpus=2)) as server:
         path = deployment / "config.yaml"
         more = {

@@ -18,7 +18,7 @@ from healer.adapters.kubernetes.objects import (
     PodList,
     Question,
     Selector,
-    decode,
+    understood,
 )
 from healer.domain.fleet import Disposition, Node
 from healer.errors import Conflict, HealerError, NotFound, Rejected, Unavailable
@@ -361,12 +361,12 @@ def test_an_expired_page_of_a_list_is_asked_for_again_later() -> None:
 )
 def test_anything_but_a_list_of_nodes_is_never_an_empty_list(body: bytes) -> None:
     with pytest.raises(Unavailable, match="list nodes"):
-        decode(body, NodeList, Question("list", "nodes"))
+        understood(body, NodeList, Question("list", "nodes"))
 
 
 @pytest.mark.parametrize("items", [b"[]", b"null"])
 def test_an_empty_list_is_empty(items: bytes) -> None:
-    page = decode(b'{"kind":"PodList","metadata":{"continue":"x"},"items":' + items + b"}", PodList, EVICTION)
+    page = understood(b'{"kind":"PodList","metadata":{"continue":"x"},"items":' + items + b"}", PodList, EVICTION)
 
     assert not page.items
     assert page.metadata.continue_ == "x"

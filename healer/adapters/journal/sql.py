@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from healer.adapters.journal import tables as schema
+from healer.decoding import decode
 from healer.domain.approval import Approval, ApprovalState, Person
 from healer.domain.breaker import Trip
 from healer.domain.component import Component, ComponentKind
@@ -543,7 +544,7 @@ def _encoded(value: object) -> str:
 
 
 def _decoded(document: str, kind: type[_T]) -> _T:
-    return msgspec.json.decode(document, type=kind)
+    return decode(document, kind)
 
 
 def _found(document: str | None, kind: type[_T], key: str) -> _T:

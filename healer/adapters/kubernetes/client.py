@@ -24,7 +24,7 @@ from kubernetes.config import (
 )
 
 from healer.adapters.kubernetes import rules
-from healer.adapters.kubernetes.objects import NAME, Decoded, ListMetadata, Metadata, Question, decode
+from healer.adapters.kubernetes.objects import NAME, Decoded, ListMetadata, Metadata, Question, understood
 from healer.errors import InvalidDocument, Problem, Unavailable
 
 PAGE = 500  # objects; what kubectl asks for at once
@@ -70,7 +70,7 @@ class KubernetesClient:
         status, body = self.send(question, query=query, accept=accept)
         if status != 200:
             raise rules.refusal(status, body, question)
-        return decode(body, kind, question)
+        return understood(body, kind, question)
 
     def pages(
         self,

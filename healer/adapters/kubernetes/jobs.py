@@ -17,6 +17,7 @@ import msgspec
 from healer.adapters.kubernetes import rules
 from healer.adapters.kubernetes.client import KubernetesClient
 from healer.adapters.kubernetes.objects import NAME, JobObject, Pod, PodList, Question
+from healer.decoding import decode
 from healer.domain.fleet import Gang, GangEnd, GangPod, parse_gang_name
 from healer.errors import Conflict, NotFound, Rejected, Unavailable
 from healer.telemetry.places.kube import is_above_jobs
@@ -218,7 +219,7 @@ def _holder(seen: JobObject, kind: Kind) -> str:
 def _is_set(spec: Mapping[str, msgspec.Raw], path: tuple[str, ...]) -> bool:
     raw = _at(spec, path)
     try:
-        return raw is not None and msgspec.json.decode(raw, type=bool | None) is True
+        return raw is not None and decode(raw, bool | None) is True
     except msgspec.DecodeError as error:
         raise _nonsense(path, error) from error
 
@@ -230,7 +231,7 @@ def _at(fields: Mapping[str, msgspec.Raw], path: tuple[str, ...]) -> msgspec.Raw
     if raw is None or not rest:
         return raw
     try:
-        below = msgspec.json.decode(raw, type=dict[str, msgspec.Raw] | None)
+        below = decode(raw, dict[str, msgspec.Raw] | None)
     except msgspec.DecodeError as error:
         raise _nonsense(path, error) from error
     return _at(below or {}, tuple(rest))

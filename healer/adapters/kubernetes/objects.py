@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from healer.decoding import decode
 from healer.errors import Unavailable
 
 NAME = "kubernetes"
@@ -242,10 +243,10 @@ class Question:
         return f"{self.verb} {what}{f' {self.name}' if self.name else ''}{where}"
 
 
-def decode(body: bytes, kind: type[Decoded], question: Question) -> Decoded:
+def understood(body: bytes, kind: type[Decoded], question: Question) -> Decoded:
     """Raises Unavailable for anything but JSON of this kind: a login page is not an empty list."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode(body, kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Unavailable(NAME, f"the answer to {question} is not what Kubernetes sends ({error})") from error
 
@@ -253,6 +254,6 @@ def decode(body: bytes, kind: type[Decoded], question: Question) -> Decoded:
 def status_of(body: bytes) -> Status | None:
     """None for a body that does not come from the API server, but from something in front of it."""
     try:
-        return msgspec.json.decode(body, type=Status)
+        return decode(body, Status)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -16,8 +16,8 @@ from healer.adapters.kubernetes.objects import (
     Pod,
     Question,
     Status,
-    decode,
     status_of,
+    understood,
 )
 from healer.domain.fleet import Disposition, Node, Workload
 from healer.errors import Conflict, HealerError, NotFound, Rejected, Unavailable
@@ -141,7 +141,7 @@ def eviction_answer(status: int, body: bytes, question: Question) -> Eviction:
     counts as accepted, so that a drain waits for the pod instead of failing.
     """
     if 200 <= status <= 299:
-        if decode(body, Status, question).status != "Success":
+        if understood(body, Status, question).status != "Success":
             raise Unavailable(NAME, f"the answer to {question} says neither yes nor no")
         return Eviction(EvictionAnswer.ACCEPTED)
     said = status_of(body) or Status(kind="Status")

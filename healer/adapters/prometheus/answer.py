@@ -12,6 +12,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from healer.decoding import decoder_of
+
 _FIRST = b'"result":['
 _NEXT = b',{"metric":'
 _BATCH_BYTES = 1 << 16  # fewer at once cost more each
@@ -110,8 +112,8 @@ class SeriesReader(Generic[_Row]):
         self._batch_bytes = self._enough = batch_bytes
         shape: Any = list[row]  # type: ignore[valid-type]
         whole: Any = _Table[row]  # type: ignore[valid-type]
-        self._rows: msgspec.json.Decoder[list[_Row]] = msgspec.json.Decoder(shape)
-        self._whole: msgspec.json.Decoder[_Table[_Row]] = msgspec.json.Decoder(whole)
+        self._rows: msgspec.json.Decoder[list[_Row]] = decoder_of(shape)
+        self._whole: msgspec.json.Decoder[_Table[_Row]] = decoder_of(whole)
 
     def feed(self, chunk: bytes) -> None:
         """Raises NotAnAnswer."""
@@ -167,7 +169,7 @@ class SeriesReader(Generic[_Row]):
 
 def decoded(text: bytes | memoryview | msgspec.Raw, wanted: type[_T]) -> _T:
     """Raises NotAnAnswer."""
-    return _decoded(msgspec.json.Decoder(wanted), text)
+    return _decoded(decoder_of(wanted), text)
 
 
 def _decoded(decoder: msgspec.json.Decoder[_T], text: bytes | memoryview | msgspec.Raw) -> _T:

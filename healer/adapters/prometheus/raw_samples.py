@@ -15,6 +15,7 @@ import numpy as np
 
 from healer.adapters.http.stream import StreamedAnswer, StreamingServer
 from healer.adapters.prometheus.remote_read import NOT_OFFERED
+from healer.decoding import decode
 from healer.domain.reading import Labels
 from healer.errors import Unavailable
 from healer.telemetry.history import PLAIN_NAN_BITS, Floats, Ints, Stretch, stretch_of
@@ -252,14 +253,14 @@ def _warnings(envelope: _Envelope) -> tuple[str, ...]:
 def _reason(body: bytes) -> str:
     """The server's own words, as far as it is one that sends an error as JSON."""
     try:
-        return msgspec.json.decode(body, type=_Envelope).error[:300]
+        return decode(body, _Envelope).error[:300]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ""
 
 
 def _decoded(server: StreamingServer, body: bytes | msgspec.Raw, wanted: type[_T], subject: str) -> _T:
     try:
-        return msgspec.json.decode(body, type=wanted)
+        return decode(body, wanted)
     except msgspec.ValidationError as error:
         raise _nonsense(server, subject, f"JSON of another shape: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 import structlog
 
+from healer.decoding import decode
 from healer.domain.finding import Findings
 from healer.domain.frame import Frame
 from healer.domain.incident import Incident
@@ -52,7 +53,7 @@ class _Body(msgspec.Struct, frozen=True, rename="camel"):
 def parse(body: bytes) -> Delivery:
     """Raises Rejected, naming what is wrong and where in the body."""
     try:
-        read = msgspec.json.decode(body, type=_Body)
+        read = decode(body, _Body)
         notices = tuple(_notice(alert) for alert in read.alerts)
     except msgspec.ValidationError as error:
         raise Rejected(_COMPONENT, f"not a notification of Alertmanager: {str(error)[:_LONGEST_MESSAGE]}") from error

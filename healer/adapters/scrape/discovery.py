@@ -23,6 +23,7 @@ import requests
 import yaml
 
 from healer.adapters.http.bounded import Bounds, exchange, redacted
+from healer.decoding import convert, decode
 from healer.domain.reading import Labels
 from healer.errors import HealerError, Unavailable
 
@@ -183,7 +184,7 @@ class HttpTargets:
         if answer.status != requests.codes.ok:
             raise Unavailable(self.name, f"answered with status {answer.status}; check its log")
         try:
-            return Found(msgspec.json.decode(answer.body, type=list[TargetGroup]))
+            return Found(decode(answer.body, list[TargetGroup]))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Unavailable(self.name, f"answered with something else than target groups: {error}") from error
 
@@ -258,9 +259,9 @@ def _read(path: str, before: _File | None) -> _File:
 
 def _groups(path: str, text: bytes) -> list[TargetGroup]:
     if path.endswith(".json"):
-        return msgspec.json.decode(text, type=list[TargetGroup])
+        return decode(text, list[TargetGroup])
     # Every scalar is text: a rack may well be named 7.
-    return msgspec.convert(yaml.load(text, Loader=yaml.BaseLoader), list[TargetGroup])  # noqa: S506 - it makes no objects
+    return convert(yaml.load(text, Loader=yaml.BaseLoader), list[TargetGroup])  # noqa: S506 - it makes no objects
 
 
 def _stamp(path: str) -> tuple[int, ...]:

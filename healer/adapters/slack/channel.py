@@ -35,6 +35,7 @@ from healer.adapters.slack.blocks import (
     trip_blocks,
 )
 from healer.config import SlackSettings
+from healer.decoding import decode
 from healer.domain.approval import Approval, Person
 from healer.domain.breaker import Trip
 from healer.domain.incident import Incident
@@ -204,7 +205,7 @@ def parse_interaction(body: bytes, headers: Mapping[str, str], *, signing_secret
     try:
         fields = parse_qsl(body.decode(), max_num_fields=10)
         (payload,) = (value for name, value in fields if name == "payload")
-        content = msgspec.json.decode(payload, type=_Payload)
+        content = decode(payload, _Payload)
     except (ValueError, RecursionError) as error:
         raise Rejected(_COMPONENT, f"the interaction is not a click on approve or deny: {error}") from error
     action, user = content.actions[0], content.user

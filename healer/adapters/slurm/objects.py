@@ -13,6 +13,7 @@ from functools import lru_cache
 import msgspec
 
 from healer.adapters.slurm.programs import SlurmError
+from healer.decoding import decode
 
 LIVE = frozenset({"RUNNING", "SUSPENDED"})  # a suspended job has its GPUs still
 ENDING = "COMPLETING"
@@ -93,7 +94,7 @@ class SlurmJob(msgspec.Struct, frozen=True, gc=False):
     def ordered_nodes(self) -> tuple[str, ...]:
         """Its nodes in the order of `gres_detail`; empty where this version does not say."""
         try:
-            resources = msgspec.json.decode(self.job_resources, type=_JobResources | None)
+            resources = decode(self.job_resources, _JobResources | None)
         except msgspec.ValidationError:
             return ()
         return () if resources is None else resources.node_names

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from healer.decoding import decode
 from healer.errors import Unavailable
 
 NAME = "slurm"
@@ -65,7 +66,7 @@ class SlurmPrograms:
         said = self.run(program, *arguments)
         called = " ".join((program, *arguments))
         try:
-            answer = msgspec.json.decode(said, type=kind)
+            answer = decode(said, kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Unavailable(NAME, f"{called} does not say what Slurm says ({error})") from error
         if answer.errors:

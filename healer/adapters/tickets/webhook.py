@@ -11,6 +11,7 @@ import requests
 from urllib3.util import Retry
 
 from healer.adapters.http.bounded import Bounds, exchange
+from healer.decoding import decode
 from healer.domain.ticket import Ticket
 from healer.errors import Rejected, Unavailable
 
@@ -48,7 +49,7 @@ class WebhookTickets:
         if answer.status >= 300:
             raise Rejected(_NAME, f"answered {answer.status}; see tickets.url and tickets.token")
         try:
-            url = msgspec.json.decode(answer.body, type=_Answer).url
+            url = decode(answer.body, _Answer).url
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             url = ""  # it has taken it, and need not say more
         return url or f"ticket {ticket.key}"

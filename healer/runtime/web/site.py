@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from healer.config import SilencesSettings
+from healer.decoding import decode
 from healer.domain.maintenance import MaintenanceWindow
 from healer.errors import Conflict, Fenced, HealerError, NotFound, NotPermitted, Rejected, Unavailable
 from healer.ports import Clock, Journal
@@ -147,7 +148,7 @@ def too_long(limit: int) -> BadRequest:
 def decoded(body: bytes, shape: type[_T]) -> _T:
     """Raises BadRequest: 400 if it is not JSON, 422 if it is not this shape."""
     try:
-        return msgspec.json.decode(body, type=shape)
+        return decode(body, shape)
     except msgspec.ValidationError as error:
         raise BadRequest(str(error), 422) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

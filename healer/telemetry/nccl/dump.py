@@ -15,6 +15,7 @@ from typing import Annotated
 
 import msgspec
 
+from healer.decoding import convert, decode
 from healer.errors import Unavailable
 from healer.telemetry.nccl.plain_pickle import LIMIT_BYTES, read_plain
 
@@ -124,11 +125,11 @@ def read_dump(data: bytes, *, name: str) -> Dump:
     """Raises Unavailable for anything that is no dump of a known version, or is refused as a pickle."""
     try:
         if data.startswith(b"\x80"):
-            told = msgspec.convert(read_plain(data, name=name), _Dump, strict=False)
+            told = convert(read_plain(data, name=name), _Dump, strict=False)
         elif len(data) > LIMIT_BYTES:
             raise Unavailable(name, f"has {len(data)} bytes; more than {LIMIT_BYTES} are not read")
         else:
-            told = msgspec.json.decode(data, type=_Dump, strict=False)
+            told = decode(data, _Dump, strict=False)
         return _understood(told)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise Unavailable(name, f"is no dump of the Flight Recorder ({error})") from error
@@ -197,7 +198,7 @@ def _is_over(entry: _Entry) -> bool:
 
 
 def _ranks(text: str) -> tuple[int, ...]:
-    ranks = msgspec.json.decode(text[: 16 * _MOST_RANKS], type=tuple[_Rank, ...])
+    ranks = decode(text[: 16 * _MOST_RANKS], tuple[_Rank, ...])
     if len(ranks) > _MOST_RANKS:
         raise ValueError(f"a group of {len(ranks)} ranks")
     return ranks

@@ -13,6 +13,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
+from healer.decoding import decode
 from healer.errors import Unavailable
 
 _ERRORS = {
@@ -137,7 +138,7 @@ class _Answer(msgspec.Struct, frozen=True):
 def read_json(data: bytes, *, name: str) -> Answer:
     """Raises Unavailable for what is no such answer."""
     try:
-        told = msgspec.json.decode(data, type=_Answer)
+        told = decode(data, _Answer)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise Unavailable(name, f"does not answer as NCCL RAS does ({error})") from error
     communicators = tuple(map(_communicator, told.communicators))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-import msgspec
 import sqlalchemy as sa
 from alembic import op
 
+from healer.decoding import convert
 from healer.domain.component import Component
 
 revision = "0005"
@@ -24,7 +24,7 @@ def upgrade() -> None:
     while rows := connection.execute(_after(last)).all():
         for row in rows:
             plan = json.loads(row.document)["plan"]
-            target = msgspec.convert(plan["target"], Component)
+            target = convert(plan["target"], Component)
             told = {"playbook": plan["playbook"], "target": target.key}
             connection.execute(_RUNS.update().where(_RUNS.c.id == row.id).values(told))
         last = rows[-1].id
