@@ -327,6 +327,8 @@ def site_config(folder: Path, *, budget_w: float) -> Config:
                 "params": {
                     "cap-rack-power": {"lasting": "20s"},
                     "cool-rack": {"lasting": "30s"},
+                    "cool-gpu": {"lasting": "30s", "cool_below": 90},
+                    "check-suspect": {"burn_in": "1m"},
                     "shed-rack-load": {"lasting": "30s", "readmit_below": 0.97},
                     "reset-gpu": {"burn_in": "1m"},
                     "reboot-node": {"burn_in": "1m"},

@@ -15,8 +15,10 @@ from healer.errors import Rejected
 def choose_playbook(
     incident: Incident, playbooks: Sequence[Playbook], variables: Mapping[str, object], now: datetime
 ) -> Playbook | None:
-    """The first playbook, in the order given, that matches, or the one that is next. Raises Rejected if a condition
-    cannot be evaluated, or if the next one is not there any more.
+    """The first playbook, in the order given, that matches, or the one that is next. One that waits until the fault has
+    lasted keeps its place before those of lower priority.
+
+    Raises Rejected if a condition cannot be evaluated, or if the next one is not there any more.
     """
     if incident.next_playbook:
         next_one = next((each for each in playbooks if each.name == incident.next_playbook), None)
@@ -25,13 +27,16 @@ def choose_playbook(
                 "playbooks", f"{incident.next_playbook} was to be next, and is no playbook of this deployment"
             )
         return next_one
+    kept: int | None = None
     for playbook in playbooks:
         if incident.failure_mode not in playbook.failure_modes:
             continue
-        if now - incident.found_at < playbook.hold:
-            continue
         if playbook.condition is None or playbook.condition({**variables, "params": playbook.params}) is True:
-            return playbook
+            if kept is not None and playbook.priority < kept:
+                return None
+            if now - incident.found_at >= playbook.hold:
+                return playbook
+            kept = playbook.priority
     return None
 
 

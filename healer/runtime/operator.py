@@ -158,7 +158,7 @@ class Operator:
         elif plan is not None and verdict is not None and self._is_stuck(incident, plan, verdict):
             self.book.give_up(incident, f"{plan.playbook} was held for {format_duration(plan.deadline)}: {verdict}")
         elif plan is None or verdict is not None:
-            story = str(verdict) if verdict else "no playbook answers this failure mode"
+            story = str(verdict) if verdict else planned.waits or "no playbook answers this failure mode"
             docket.note(replace(incident, plan=plan, verdict=verdict, story=story), before=incident)
         elif not plan.effects:
             self._settle_without_run(replace(incident, plan=plan, verdict=None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from healer.actions.registry import bound_arguments
 from healer.actions.wait import unmet
@@ -18,7 +18,10 @@ from healer.domain.playbook import OnError, Playbook, Step, given
 from healer.domain.verdict import Guard, Mode, Verdict
 from healer.errors import HealerError, NoMeans, Rejected, Unavailable
 from healer.policy.selection import choose_playbook, items_of, target_of
+from healer.schema import format_duration
 from healer.verb import Proposal, Verbs, World
+
+_LATER = datetime.max.replace(tzinfo=UTC)  # by then all has lasted long enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,13 @@ class Planned:
     """Attributes:
     verdict: why there can be no plan, or why the plan cannot be carried out.
     lacking: whether that is because there is nothing here to do it with.
+    waits: for how long the fault has to have lasted before there is a plan; empty if that is not why there is none.
     """
 
     plan: Plan | None = None
     verdict: Verdict | None = None
     lacking: bool = False
+    waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +53,12 @@ class Planner:
             return Planned(verdict=Verdict(Guard.TARGET, str(error), "that is put right"))
 
     def _plan(self, incident: Incident, world: World, mode: Mode, now: datetime) -> Planned:
-        playbook = choose_playbook(incident, self.playbooks, variables_of(incident, {}, world.means), now)
+        known = variables_of(incident, {}, world.means)
+        playbook = choose_playbook(incident, self.playbooks, known, now)
         if playbook is None:
-            return Planned()
+            later = choose_playbook(incident, self.playbooks, known, _LATER)
+            hold = "" if later is None else f"{later.name} is planned when it has lasted {format_duration(later.hold)}"
+            return Planned(waits=hold)
         target = target_of(incident, playbook.target)
         if target is None:
             message = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from healer.domain.finding import FailureMode, Finding, Health
 from healer.domain.fleet import Means
 from healer.domain.incident import Incident
 from healer.domain.playbook import OnFailure, ResolvesWhen
+from healer.policy.selection import choose_playbook
 from healer.rehearsal.rehearse import rehearse
 from healer.runtime.wiring import Content, budgets_of, load_content
 from healer.telemetry.catalogue.signals import SPELLINGS
@@ -88,6 +89,26 @@ def test_a_playbook_that_takes_a_node_out_asks_first_and_keeps_it_out_unless_it_
             assert (playbook.steps[0].use, playbook.steps[0].on_failure) == ("node.cordon", OnFailure.KEEP)
             if playbook.resolves_when is not ResolvesWhen.CONTAINED:
                 assert [step.use for step in playbook.steps[-2:]] == ["node.burn_in", "node.uncordon"]
+
+
+@pytest.mark.parametrize(
+    ("means", "answers"),
+    [
+        (Means(), {0: None, 300: "hand-over"}),
+        (Means(scheduler=True), {0: None, 300: None, 599: None, 600: "quarantine-links"}),
+    ],
+    ids=["nobody to ask for the node", "a scheduler"],
+)
+def test_what_waits_longer_is_not_forestalled_by_the_ticket_for_what_has_no_remedy(
+    content: Content, means: Means, answers: dict[int, str | None]
+) -> None:
+    link = Component(ComponentKind.GPU, rack="r1", node="n1", gpu="1", uuid="GPU-1")
+    found = Finding(FailureMode.NVLINK_ERRORS, link, Health.DEGRADED, 1.0, "its link errs")
+    incident = Incident.opened(found, SOME_TIME)
+    seen = variables_of(incident, {}, means)
+    for seconds, name in answers.items():
+        chosen = choose_playbook(incident, content.playbooks, seen, SOME_TIME + timedelta(seconds=seconds))
+        assert (None if chosen is None else chosen.name) == name
 
 
 @pytest.mark.parametrize("health", [Health.DEGRADED, Health.FAILED])

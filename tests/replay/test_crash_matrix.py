@@ -84,6 +84,31 @@ class StalledUntilResumed:
         return ()
 
 
+class ToldOf:
+    """Implements `healer.ports.Notices`: another system tells of a failure mode, for as long as it lasts.
+
+    Args:
+        gpu: on `SICK`, if it is of a GPU; else it is of the job that runs there, and that node is to blame.
+    """
+
+    def __init__(self, mode: FailureMode, health: Health, *, gpu: str | None = None, lasts: timedelta) -> None:
+        self._mode, self._health, self._gpu, self._lasts = mode, health, gpu, lasts
+
+    def findings(self, frame: Frame, now: datetime) -> Findings:
+        where, culprit = Component(ComponentKind.JOB, job=JOB), None
+        if self._gpu is None:
+            culprit = Component(ComponentKind.NODE, rack="rack-1", node=SICK)
+        else:
+            (where,) = (each for each in frame.gpus.components if (each.node, each.gpu) == (SICK, self._gpu))
+        if now - START >= self._lasts:
+            return Findings(reports=(Report(self._mode, where, Health.HEALTHY),))
+        found = Finding(self._mode, where, self._health, 1.0, "as another system tells", culprit=culprit)
+        return Findings((found,), reports=(Report(self._mode, where, self._health),))
+
+    def warnings(self, now: datetime) -> tuple[str, ...]:  # noqa: ARG002
+        return ()
+
+
 class CoolingAlarm:
     """Implements `healer.ports.Notices`: the cooling unit of a rack is out for some minutes, and says so."""
 
@@ -137,6 +162,46 @@ def hot_site(folder: Path, fuse: Fuse) -> Site:
     return site
 
 
+class ToldSite(Site):
+    """Nobody but the other system finds anything, and a frame is not soon too old for great steps of time."""
+
+    def start(self) -> None:
+        telemetry = self.config.telemetry.model_copy(update={"max_age": timedelta(minutes=10)})
+        self.config = self.config.model_copy(update={"telemetry": telemetry})
+        super().start()
+        self.observe_with()
+
+
+def slow_site(folder: Path, fuse: Fuse) -> Site:
+    """A node slows a job down, and the site has agents on its nodes."""
+    told = ToldOf(FailureMode.JOB_STRAGGLER, Health.DEGRADED, lasts=timedelta(hours=2))
+    site = ToldSite(folder, fuse=fuse, agents=True, notices=told)
+    add_training(site.cluster, SICK)
+    site.topology = ClusterJobs(site.cluster)
+    site.restart()
+    return site
+
+
+def linked_site(folder: Path, fuse: Fuse) -> Site:
+    """A link of a GPU errs."""
+    told = ToldOf(FailureMode.NVLINK_ERRORS, Health.DEGRADED, gpu="1", lasts=timedelta(hours=2))
+    site = ToldSite(folder, fuse=fuse, notices=told)
+    add_training(site.cluster, SICK)
+    return site
+
+
+def suspect_site(folder: Path, fuse: Fuse) -> Site:
+    """A GPU of an idle node is expected to fail, and the site has agents on its nodes."""
+    told = ToldOf(FailureMode.GPU_FAILURE_PREDICTED, Health.DEGRADED, gpu="1", lasts=timedelta(hours=2))
+    return ToldSite(folder, fuse=fuse, agents=True, notices=told)
+
+
+def warm_site(folder: Path, fuse: Fuse) -> Site:
+    """A GPU is at its thermal limit for some minutes."""
+    told = ToldOf(FailureMode.GPU_THERMAL_LIMIT, Health.DEGRADED, gpu="1", lasts=timedelta(seconds=150))
+    return ToldSite(folder, fuse=fuse, notices=told)
+
+
 class WorkingSite(Site):
     """The GPUs of a node without work idle."""
 
@@ -165,6 +230,8 @@ def on_call(site: Site) -> None:
     for run in site.journal.runs(active_only=True):
         if "training/all" in run.detail and not run.cancelled_by:
             site.journal.request_cancel(run.id, ON_CALL, site.clock.now(), "it gets nowhere")
+        if run.plan.playbook == "quarantine-links" and site.tickets.opened:
+            site.cluster.finish_work(SICK)
     helpless = any(each.owner == "DaemonSet/helpless" for each in site.cluster.workloads(SICK))
     if not helpless and any(effect.of == f"gpu-operator/{EXPORTER}" for effect in site.cluster.effects):
         site.telemetry.silent.discard(SICK)
@@ -315,6 +382,42 @@ def assert_kept_and_handed_over(site: Site) -> None:
     assert first_broken_link(site.journal.audit_log(limit=10_000)) is None
 
 
+def assert_kept_and_told_once(site: Site) -> None:
+    """Out of service in the name of the run, with one ticket; nothing was moved."""
+    assert_ended(site, IncidentState.ESCALATED, RunState.SUCCEEDED)
+    assert operations(site) == ["collect"]
+    assert_quarantined_once(site)
+
+
+def assert_emptied_once(site: Site) -> None:
+    assert_ended(site, IncidentState.RESOLVED, RunState.SUCCEEDED)
+    assert_quarantined_once(site)
+
+
+def assert_quarantined_once(site: Site) -> None:
+    (run,) = site.journal.runs()
+    assert [(effect.verb, effect.node) for effect in site.cluster.effects] == [(Verb.CORDON, SICK)]
+    assert site.cluster.node(SICK).cordoned_by == run.id
+    assert len(site.tickets.opened) == 1
+    assert len(site.journal.approvals()) == 1
+
+
+def assert_tested_once(site: Site) -> None:
+    """The node has passed its test and serves again, and a person was told."""
+    assert_ended(site, IncidentState.ESCALATED, RunState.SUCCEEDED)
+    assert operations(site) == ["collect", "burn_in"]
+    assert [effect.verb for effect in site.cluster.effects] == [Verb.CORDON, Verb.UNCORDON]
+    assert all(node.available for node in site.cluster.nodes())
+    assert len(site.tickets.opened) == 1
+
+
+def assert_gpu_cooled_and_restored(site: Site) -> None:
+    assert_ended(site, IncidentState.RESOLVED, RunState.SUCCEEDED)
+    assert site.limits_w() == {700.0}
+    assert {(node, *limits) for node, limits in site.power.asked} == {(SICK, 1), (SICK,)}
+    assert len(site.tickets.opened) == 1
+
+
 def assert_cooled_and_restored(site: Site) -> None:
     """Limited alike, with one ticket, and put back."""
     assert_ended(site, IncidentState.RESOLVED, RunState.SUCCEEDED)
@@ -371,6 +474,10 @@ MATRICES: tuple[tuple[MakeSite, Check, float, str], ...] = (
     (sick_site, assert_kept_and_handed_over, 30, "before burn_in"),
     (hot_site, assert_cooled_and_restored, 30, "before set_limits"),
     (heavy_site, assert_shed_and_readmitted_once, 10, "before suspend"),
+    (slow_site, assert_kept_and_told_once, 60, "before collect"),
+    (linked_site, assert_emptied_once, 60, "before cordon"),
+    (suspect_site, assert_tested_once, 60, "before cordon"),
+    (warm_site, assert_gpu_cooled_and_restored, 30, "before set_limits"),
 )
 
 
@@ -386,6 +493,10 @@ HAS = (
     {"before burn_in", "after burn_in", "before ticket", "after ticket"},
     {"before set_limits", "after set_limits", "before restore", "after restore", "after ticket"},
     {"before suspend", "after suspend", "before resume", "after resume"},
+    {"before collect", "after collect", "before cordon", "after cordon", "before ticket", "after ticket"},
+    {"before cordon", "after cordon", "before ticket", "after ticket"},
+    {"before burn_in", "after burn_in", "before uncordon", "after uncordon", "before ticket", "after ticket"},
+    {"before set_limits", "after set_limits", "before restore", "after restore", "before ticket", "after ticket"},
 )
 
 

@@ -64,6 +64,15 @@ def test_a_playbook_that_waits_is_chosen_once_the_fault_has_lasted() -> None:
     assert _chosen(patient, playbook("now"), age_s=0) == "now"
 
 
+def test_one_that_waits_keeps_its_place_before_those_of_lower_priority() -> None:
+    """Else the one that waits less long always came first, and the other never ran."""
+    patient = replace(playbook("patient"), hold=timedelta(minutes=10), priority=10)
+    sooner = replace(playbook("sooner"), hold=timedelta(minutes=5))
+    assert _chosen(patient, sooner, age_s=400) is None
+    assert _chosen(patient, sooner, age_s=600) == "patient"
+    assert _chosen(replace(patient, condition=Says(value=False)), sooner, age_s=400) == "sooner"
+
+
 @pytest.mark.parametrize(
     ("kind", "target"),
     [
