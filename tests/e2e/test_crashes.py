@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +42,7 @@ PATIENCE_S = 120.0
 LOOKS_EVERY_S = 0.2
 THOUGHT_S = 2.5
 BUDGET = "all-of-them"
+_OPENING = threading.Lock()  # alembic keeps what it migrates in its modules
 # What somebody gets to know who asks, or tells, a process that dies meanwhile.
 UNHEARD = (Ended, Unavailable, httpx.TransportError, http.client.HTTPException)
 SENDER = "sender-token-of-the-tests"
@@ -188,7 +190,9 @@ def _is(daemon: DaemonProcess, state: str) -> bool:
 
 def _check(line: Line, ends: RunState, had: list[tuple[str, EffectState]]) -> Run:
     """There was one run, and one question; they have ended, nothing is held or in doubt, and the record is unbroken."""
-    with closing(SqlJournal(f"sqlite:///{line.folder / 'healer.db'}")) as journal:
+    with _OPENING:
+        opened = SqlJournal(f"sqlite:///{line.folder / 'healer.db'}")
+    with closing(opened) as journal:
         (run,) = journal.runs()
         (approval,) = journal.approvals()
         effects = [(effect.key.partition("/")[0], effect.state) for effect in journal.effects(run.id)]
