@@ -124,7 +124,7 @@ class Ledger:
         save: writes one record to the journal, committed when it returns.
         permit: asks the guards; None if nothing speaks against acting now.
         clock: an effect takes time; when it was intended and when it was settled are not the time of the look.
-        inherited: what the journal holds of the earlier runs of the incident.
+        inherited: reads what the journal holds of the earlier runs of the incident; few verbs ask.
     """
 
     world: World
@@ -134,7 +134,7 @@ class Ledger:
     save: Callable[[EffectRecord], None]
     permit: Callable[[], Verdict | None]
     clock: Clock
-    inherited: Sequence[EffectRecord] = field(default=(), kw_only=True)
+    inherited: Callable[[], Sequence[EffectRecord]] = field(default=tuple, kw_only=True)
 
     def effect(self, key: str, *, do: Callable[[], object], happened: Callable[[], bool], found: str = "") -> None:
         """Have the effect exactly once, also across a crash.
@@ -178,7 +178,7 @@ class Ledger:
 
     def standing_in_line(self, prefix: str) -> tuple[EffectRecord, ...]:
         """The same of any step, after those that earlier runs of the incident have kept."""
-        return (*_standing(self.inherited, prefix), *_standing(self.records, prefix))
+        return (*_standing(self.inherited(), prefix), *_standing(self.records, prefix))
 
     def _have(
         self,

@@ -130,7 +130,7 @@ def _still_ours(ledger: Ledger, node: str, cap: NodeCap) -> tuple[int, ...]:
 
 def first_number(ledger: Ledger) -> int:
     """Of this run's first change: numbers rise over all runs of an incident."""
-    return 1 + sum(record.key.startswith("cap/") for record in ledger.inherited)
+    return 1 + sum(record.key.startswith("cap/") for record in ledger.inherited())
 
 
 def change_all(ledger: Ledger, caps: Mapping[str, NodeCap], wanted_w: float) -> None:

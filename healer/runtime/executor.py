@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import structlog
@@ -197,7 +198,7 @@ class Executor:
             save=self._save,
             permit=lambda: self.permit(run),
             clock=self.clock,
-            inherited=self.journal.inherited(run) if run.line not in {"", run.id} else (),
+            inherited=cache(lambda: self.journal.inherited(run) if run.owner != run.id else ()),
         )
         arguments = step.arguments
         try:

@@ -20,7 +20,7 @@ from healer.ports import Cluster, Eviction, EvictionAnswer
 from tests.controlplane import fleet
 from tests.controlplane.controlplane import ControlPlane
 from tests.controlplane.kubelet import KubeletPlayer, PlayedNode
-from tests.controlplane.lab import RealLab
+from tests.controlplane.lab import RealClusterLab
 
 RACKS = {"gpu-1": "r1", "gpu-2": "r2"}
 FIRST, SECOND = RACKS
@@ -95,8 +95,8 @@ class SimulatedLab:
         self._now += timedelta(seconds=0.3)
 
 
-class KubernetesLab(RealLab[KubernetesCluster]):
-    def open_cluster(self, kubeconfig: Path) -> KubernetesCluster:
+class KubernetesLab(RealClusterLab[KubernetesCluster]):
+    def adapter(self, kubeconfig: Path) -> KubernetesCluster:
         return KubernetesCluster(kubeconfig=kubeconfig, node_selector="lab=cluster", rack_label="rack")
 
     def cordon(self, node: str) -> None:
@@ -380,7 +380,7 @@ def test_a_cluster_that_does_not_answer_is_unavailable_and_never_empty(lab: Clus
 
 @pytest.mark.kubernetes
 def test_a_user_without_rights_is_rejected_with_the_rule_that_is_missing(kubernetes_lab: KubernetesLab) -> None:
-    reader = kubernetes_lab.cluster_as("reader")
+    reader = kubernetes_lab.opened_as("reader")
     kubernetes_lab.deploy("train", replicas=1)
     (workload,) = _running(kubernetes_lab, "train")
 

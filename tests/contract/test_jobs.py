@@ -24,7 +24,7 @@ from healer.verb import Unresolved, World
 from tests.controlplane import fleet
 from tests.controlplane.controlplane import ControlPlane
 from tests.controlplane.kubelet import KubeletPlayer, PlayedNode
-from tests.controlplane.lab import RealLab
+from tests.controlplane.lab import RealClusterLab
 from tests.journal_samples import NOW, Notes, plan_of, run_of
 
 NODES = ("gang-1", "gang-2")
@@ -130,8 +130,8 @@ class _Lossy(KubernetesCluster):
             raise LOST
 
 
-class KubernetesLab(RealLab[_Lossy]):
-    def open_cluster(self, kubeconfig: Path) -> _Lossy:
+class KubernetesLab(RealClusterLab[_Lossy]):
+    def adapter(self, kubeconfig: Path) -> _Lossy:
         return _Lossy(kubeconfig=kubeconfig)
 
     def train(self, name: str, *, pods: int, critical: bool = False) -> None:
@@ -372,7 +372,7 @@ def test_the_verb_restarts_a_job_once_although_every_answer_is_lost(lab: JobLab)
 @pytest.mark.kubernetes
 def test_a_user_without_rights_is_rejected_with_the_rule_that_is_missing(kubernetes_lab: KubernetesLab) -> None:
     kubernetes_lab.train("train", pods=1)
-    reader = kubernetes_lab.cluster_as("reader")
+    reader = kubernetes_lab.opened_as("reader")
 
     with pytest.raises(Rejected, match=r'apiGroups: \["batch"\], resources: \["jobs"\], verbs: \["patch"\]'):
         reader.suspend(_name(kubernetes_lab), by="run-1", reason="")

@@ -6,7 +6,6 @@ way, is the same topology. Below it, what only a real Kubernetes and a real Slur
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import secrets
@@ -53,6 +52,7 @@ from healer.telemetry.places.kube_state import (
 from tests.controlplane import fleet
 from tests.controlplane.controlplane import ControlPlane
 from tests.controlplane.kubelet import KubeletPlayer, PlayedNode
+from tests.controlplane.lab import REFUSING_PORT, RealLab
 from tests.readings import Series, reading_of
 from tests.realparts import slurm
 
@@ -67,7 +67,6 @@ PLACES = {
 KUBERNETES_LABELS = NodeLabels(rack=("rack",))
 START = datetime(2026, 1, 1, tzinfo=UTC)
 EVERY = timedelta(seconds=30)
-REFUSING_PORT = 1  # nothing listens on tcpmux
 
 
 class PlacesLab(Protocol):
@@ -169,17 +168,14 @@ def _series(at: datetime, labels: Mapping[str, str], value: float = 1.0) -> Seri
     return labels, value, at.timestamp()
 
 
-class KubernetesLab:
+class KubernetesLab(RealLab[KubernetesTopology]):
     def __init__(self, control_plane: ControlPlane, admin: ApiClient, namespace: str, folder: Path) -> None:
-        self.control_plane = control_plane
-        self.admin = admin
-        self.namespace = namespace
-        self._folder = folder
-        self._opened = contextlib.ExitStack()
-        self.source: TopologySource = self.source_as("healer")
+        super().__init__(control_plane, admin, namespace, folder)
+        self.source: TopologySource = self.healer
 
-    def source_as(self, user: str) -> KubernetesTopology:
-        return self._open(self.control_plane.kubeconfig(user))
+    def adapter(self, kubeconfig: Path) -> KubernetesTopology:
+        client = KubernetesClient(kubeconfig=kubeconfig)
+        return KubernetesTopology(client, KUBERNETES_LABELS, node_selector="lab=topology", every=EVERY)
 
     def move(self, node: str, *, rack: str) -> None:
         CoreV1Api(self.admin).patch_node(node, {"metadata": {"labels": {"rack": rack}}})
@@ -194,10 +190,7 @@ class KubernetesLab:
         spec = {"parallelism": len(nodes), "completions": len(nodes), "template": template}
         body = V1Job.model_validate({"metadata": {"name": name}, "spec": spec})
         BatchV1Api(self.admin).create_namespaced_job(self.namespace, body)
-        self.control_plane.eventually(
-            lambda: len(fleet.running_pods(self.admin, self.namespace, name)) == len(nodes),
-            what=f"{len(nodes)} pods of {name} are running",
-        )
+        self.await_started(name, count=len(nodes))
         return f"{self.namespace}/Job/{name}"
 
     def end(self, job: str) -> None:
@@ -206,23 +199,10 @@ class KubernetesLab:
         for pod in fleet.running_pods(self.admin, self.namespace, name):
             core.patch_namespaced_pod_status(pod.name, self.namespace, {"status": {"phase": "Succeeded"}})
 
-    def unplugged(self) -> TopologySource:
-        config = yaml.safe_load(self.control_plane.kubeconfig("healer").read_text(encoding="utf-8"))
-        config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{REFUSING_PORT}"
-        unplugged = self._folder / "unplugged.kubeconfig"
-        unplugged.write_text(yaml.safe_dump(config), encoding="utf-8")
-        return self._open(unplugged)
-
     def close(self) -> None:
         for node, place in PLACES.items():
             self.move(node, rack=str(place.rack))
-        self._opened.close()
-
-    def _open(self, kubeconfig: Path) -> KubernetesTopology:
-        client = KubernetesClient(kubeconfig=kubeconfig)
-        source = KubernetesTopology(client, KUBERNETES_LABELS, node_selector="lab=topology", every=EVERY)
-        self._opened.callback(source.close)
-        return source
+        super().close()
 
 
 class SlurmLab:
@@ -438,7 +418,7 @@ def test_a_deployment_is_found_above_its_pods(kubernetes_lab: KubernetesLab) -> 
     fleet.create_deployment(
         kubernetes_lab.admin, kubernetes_lab.namespace, "web", replicas=2, shape=fleet.PodShape(gpus=1)
     )
-    look = Looks(kubernetes_lab.source_as("admin"), itertools.count())
+    look = Looks(kubernetes_lab.opened_as("admin"), itertools.count())
 
     kubernetes_lab.control_plane.eventually(lambda: len(look.next().pods) == 2, what="both pods are placed")
 
@@ -454,8 +434,8 @@ def test_owners_are_climbed_as_far_as_they_may_be_read(kubernetes_lab: Kubernete
     gang = _create_custom(kubernetes_lab, "Gang", "blue-1", squad)
     _create_pod(kubernetes_lab, "worker", "gpu-1", gang)
 
-    seen_by_all = kubernetes_lab.source_as("admin").topology(START)
-    seen_by_healer = kubernetes_lab.source_as("healer").topology(START)
+    seen_by_all = kubernetes_lab.opened_as("admin").topology(START)
+    seen_by_healer = kubernetes_lab.opened_as("healer").topology(START)
 
     assert seen_by_all.jobs == {"gpu-1": f"{kubernetes_lab.namespace}/Squad/blue"}
     assert seen_by_all.warnings == ()
@@ -472,7 +452,7 @@ def test_many_owners_are_read_by_one_list(kubernetes_lab: KubernetesLab, monkeyp
         gang = _create_custom(kubernetes_lab, "Gang", f"red-{number}", squad)
         _create_pod(kubernetes_lab, f"worker-{number}", f"gpu-{number}", gang)
 
-    topology = kubernetes_lab.source_as("admin").topology(START)
+    topology = kubernetes_lab.opened_as("admin").topology(START)
 
     assert set(topology.jobs.values()) == {f"{kubernetes_lab.namespace}/Squad/red"}
 
@@ -494,7 +474,7 @@ def test_gpus_by_resource_claims_belong_to_the_job_of_their_pod(kubernetes_lab: 
         "resource.k8s.io", "v1", name, "resourceclaims", "mine", {"status": status}
     )
 
-    topology = kubernetes_lab.source_as("admin").topology(START)
+    topology = kubernetes_lab.opened_as("admin").topology(START)
 
     assert topology.jobs_on("gpu-4") == (f"{name}/Pod/worker",)
 

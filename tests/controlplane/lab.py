@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import yaml
 from kubernetes.client import ApiClient
@@ -17,11 +17,18 @@ from tests.controlplane.controlplane import ControlPlane
 
 REFUSING_PORT = 1  # nothing listens on tcpmux
 POLL_INTERVAL_S = 0.05
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+A = TypeVar("A", bound=Closable)
 C = TypeVar("C", bound=KubernetesCluster)
 
 
-class RealLab(Generic[C]):
-    """A namespace of a control plane, and healer's clusters on it, which are closed with it."""
+class RealLab(Generic[A]):
+    """A namespace of a control plane, and healer's adapters on it, which are closed with it."""
 
     def __init__(self, control_plane: ControlPlane, admin: ApiClient, namespace: str, folder: Path) -> None:
         self.control_plane = control_plane
@@ -29,16 +36,15 @@ class RealLab(Generic[C]):
         self.namespace = namespace
         self._folder = folder
         self._opened = contextlib.ExitStack()
-        self.healer: C = self._open(control_plane.kubeconfig("healer"))
-        self.cluster: Cluster = self.healer
+        self.healer: A = self.opened_as("healer")
 
-    def open_cluster(self, kubeconfig: Path) -> C:
+    def adapter(self, kubeconfig: Path) -> A:
         raise NotImplementedError
 
-    def cluster_as(self, user: str) -> C:
+    def opened_as(self, user: str) -> A:
         return self._open(self.control_plane.kubeconfig(user))
 
-    def unplugged(self) -> Cluster:
+    def unplugged(self) -> A:
         config = yaml.safe_load(self.control_plane.kubeconfig("healer").read_text(encoding="utf-8"))
         config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{REFUSING_PORT}"
         unplugged = self._folder / "unplugged.kubeconfig"
@@ -58,7 +64,15 @@ class RealLab(Generic[C]):
     def close(self) -> None:
         self._opened.close()
 
-    def _open(self, kubeconfig: Path) -> C:
-        cluster = self.open_cluster(kubeconfig)
-        self._opened.callback(cluster.close)
-        return cluster
+    def _open(self, kubeconfig: Path) -> A:
+        opened = self.adapter(kubeconfig)
+        self._opened.callback(opened.close)
+        return opened
+
+
+class RealClusterLab(RealLab[C]):
+    """Where the adapter is the scheduler."""
+
+    def __init__(self, control_plane: ControlPlane, admin: ApiClient, namespace: str, folder: Path) -> None:
+        super().__init__(control_plane, admin, namespace, folder)
+        self.cluster: Cluster = self.healer
